@@ -27,6 +27,21 @@ pub(super) fn tool_calls(reader: &mut Reader<'_>, at: &str, fields: &Object<'_>)
     calls
 }
 
+/// Fields of a call, and of the object with its name, that are read or have no content for an event.
+const KNOWN: &[&str] = &[
+    "id",
+    "type",
+    "index",
+    "function",
+    "custom",
+    "name",
+    "arguments",
+    "args",
+    "input",
+    "parameters",
+    "requestor",
+];
+
 /// Reads one call. A missing id is left empty.
 pub(super) fn call(reader: &mut Reader<'_>, at: &str, value: Value<'_>) -> Option<Call> {
     let Some(fields) = value.object() else {
@@ -34,6 +49,11 @@ pub(super) fn call(reader: &mut Reader<'_>, at: &str, value: Value<'_>) -> Optio
     };
     let function = fields.get("function");
     let inner = function.and_then(Value::object).or_else(|| fields.get("custom")?.object());
+    let of =
+        if at.ends_with(".function_call") { "messages[].function_call" } else { "messages[].tool_calls[]" };
+    for fields in [Some(&fields), inner.as_ref()].into_iter().flatten() {
+        reader.note_unknown(of, at, fields, KNOWN);
+    }
     let named = match (&inner, function) {
         (Some(inner), _) => (format!("{at}.function.name"), inner.get("name")),
         (None, Some(function)) if function.kind() == Kind::String => {

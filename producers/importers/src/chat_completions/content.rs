@@ -66,6 +66,7 @@ fn part(reader: &mut Reader<'_>, at: &str, value: Value<'_>, content: &mut Conte
     let kind = fields.get("type").and_then(Value::text);
     match kind.as_deref() {
         Some("text" | "input_text" | "output_text" | "refusal") | None if text_of(&fields).is_some() => {
+            reader.note_unknown("messages[].content[]", at, &fields, &["type", "text", "content", "refusal"]);
             add(content, text_of(&fields).and_then(|text| reader.text(at, text)));
         }
         // The text is null.

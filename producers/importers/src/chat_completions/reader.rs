@@ -50,6 +50,10 @@ const KNOWN: &[&str] = &[
     "generation_time_seconds",
 ];
 
+/// Fields beside the messages that are read, or have no content for an event.
+const KNOWN_OF_A_RUN: &[&str] =
+    &["user_id", "task_id", "trial", "id", "object", "model", "created", "created_at", "timestamp", "usage"];
+
 /// Reader of one run. It collects problems and continues; if there is one, the returned values are not used.
 pub(super) struct Reader<'n> {
     pub(super) problems: Vec<String>,
@@ -103,8 +107,12 @@ impl Reader<'_> {
                 );
             }
         }
-        if fields.some("system").is_some() {
-            self.note("field system beside the messages is not imported", "");
+        for (name, value) in fields.fields() {
+            let is_read =
+                MESSAGES.contains(&name) || label.is_some_and(|label| label.split('.').next() == Some(name));
+            if !is_read && !KNOWN_OF_A_RUN.contains(&name) && !is_empty(value) {
+                self.note(&format!("field {} beside the messages is not imported", cut(name)), "");
+            }
         }
         let mut read = Run { label: self.label(&fields, label), user_id, ..Run::default() };
         for (index, message) in messages.items().enumerate() {
@@ -227,12 +235,9 @@ impl Reader<'_> {
     /// Notes fields with content that is not imported.
     fn note_unread(&mut self, at: &str, fields: &Object<'_>, is_assistant: bool) {
         let of_assistant = ["tool_calls", "function_call", "refusal", "audio"];
-        let empty: [&[u8]; 4] = [b"\"\"", b"[]", b"{}", b"null"];
         for (name, value) in fields.fields() {
-            let says = matches!(value.kind(), Kind::String | Kind::Array | Kind::Object)
-                && !empty.contains(&value.bytes());
             let unread = !KNOWN.contains(&name) || (!is_assistant && of_assistant.contains(&name));
-            if says && unread {
+            if unread && !is_empty(value) {
                 self.note(&format!("messages[].{} is not imported", cut(name)), at);
             }
         }
@@ -242,6 +247,15 @@ impl Reader<'_> {
                     &format!("messages[].{name} stands there more than once, so the last is imported"),
                     at,
                 );
+            }
+        }
+    }
+
+    /// Notes fields of a part of a message that are not in `known`. `of` is the path of such parts.
+    pub(super) fn note_unknown(&mut self, of: &str, at: &str, fields: &Object<'_>, known: &[&str]) {
+        for (name, value) in fields.fields() {
+            if !known.contains(&name) && !is_empty(value) {
+                self.note(&format!("{of}.{} is not imported", cut(name)), at);
             }
         }
     }
@@ -284,6 +298,17 @@ impl Reader<'_> {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(format!("{at}: expected {expected}, found {}", found(value)));
         }
+    }
+}
+
+/// Returns true for null, an empty text, an empty array and an empty object: nothing is lost without them.
+fn is_empty(value: Value<'_>) -> bool {
+    match value.kind() {
+        Kind::Null => true,
+        Kind::String => value.bytes() == b"\"\"",
+        Kind::Array => value.items().next().is_none(),
+        Kind::Object => value.object().is_none_or(|object| object.fields().next().is_none()),
+        Kind::Number | Kind::Bool => false,
     }
 }
 

@@ -90,11 +90,73 @@ fn no_run(value: Value<'_>) -> String {
     let names =
         if names.is_empty() { "no fields".to_owned() } else { format!("the fields {}", names.join(", ")) };
     let expected = MESSAGES.join(", ");
-    let within = fields.fields().find_map(|(name, value)| {
-        let inner = value.object()?;
-        let messages = MESSAGES.iter().find(|messages| inner.get(messages).is_some())?;
-        let name = cut(name);
-        Some(format!("; {name}.{messages} looks like messages: if each is a whole run, write them out, e.g. jq -c .{name}"))
-    });
-    format!("expected an object with messages (as {expected}), found {names}{}", within.unwrap_or_default())
+    let hint = hint(value);
+    format!("expected an object with messages (as {expected}), found {names}{}", hint.unwrap_or_default())
 }
+
+/// Returns a hint for a document in which a request's messages or a model's reply stand deeper: logs of requests with their
+/// responses, responses alone, and the output files of batches.
+fn hint(value: Value<'_>) -> Option<String> {
+    let messages = path_to(value, MAX_DEPTH, &|fields| {
+        MESSAGES.iter().find(|name| fields.get(name).is_some()).map(|name| format!(".{name}"))
+    });
+    let reply = path_to(value, MAX_DEPTH, &reply);
+    Some(match (messages, reply) {
+        (Some((parent, messages)), Some((of, reply))) => format!(
+            "; {shown}{messages} looks like messages and {of_shown}{reply} like the reply to them: write both out as one run, e.g. \
+             jq -c '{{messages: ({parent}{messages} + [{of}{reply}])}}'",
+            shown = parent.trim_start_matches('.'),
+            of_shown = of.trim_start_matches('.'),
+        ),
+        (Some((parent, messages)), None) => format!(
+            "; {}{messages} looks like messages: if each is a whole run, write them out, e.g. jq -c {parent}",
+            parent.trim_start_matches('.')
+        ),
+        (None, Some((of, reply))) => format!(
+            "; {path} looks like a model's reply without the messages before it: put it behind the messages of its request (of a \
+             batch: the line of the input file with the same custom_id); if the replies alone are the runs, write them out, e.g. \
+             jq -c '{{messages: [.{path}]}}'",
+            path = format!("{of}{reply}").trim_start_matches('.'),
+        ),
+        (None, None) => return None,
+    })
+}
+
+/// Maximum depth of objects in which [`hint`] searches.
+const MAX_DEPTH: u32 = 3;
+
+/// Returns the path of the reply in a response, from the response on: of chat completions, or of Anthropic's messages.
+fn reply(fields: &Object<'_>) -> Option<String> {
+    if let Some(choice) = fields.get("choices").and_then(|choices| choices.items().next()) {
+        choice.object()?.get("message")?.object()?;
+        return Some(".choices[0].message".to_owned());
+    }
+    let is_assistant = fields.get("role").and_then(Value::text).as_deref() == Some("assistant");
+    (is_assistant && fields.get("content").is_some()).then(String::new)
+}
+
+/// Searches an object, and the objects in its fields, for the first that `found` accepts. Returns its path as jq writes it, and
+/// the result of `found`. Enters only fields whose names need no quotes in jq.
+fn path_to(
+    value: Value<'_>,
+    depth: u32,
+    found: &dyn Fn(&Object<'_>) -> Option<String>,
+) -> Option<(String, String)> {
+    let fields = value.object()?;
+    if let Some(found) = found(&fields) {
+        return Some((String::new(), found));
+    }
+    let is_plain = |name: &str| {
+        name.len() <= MAX_PLAIN_NAME
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+    };
+    let depth = depth.checked_sub(1)?;
+    fields.fields().filter(|(name, _)| is_plain(name) && !name.is_empty()).find_map(|(name, value)| {
+        let (path, found) = path_to(value, depth, found)?;
+        Some((format!(".{name}{path}"), found))
+    })
+}
+
+/// Maximum length of a field's name in a hint.
+const MAX_PLAIN_NAME: usize = 40;

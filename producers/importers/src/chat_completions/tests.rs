@@ -208,6 +208,38 @@ fn each_mistake_is_reported() {
             ),
         ),
         (
+            r#"{"request":{"messages":[]},"response":{"choices":[{"message":{"role":"assistant"}}]}}"#.into(),
+            format!(
+                "{run}, found the fields request, response; request.messages looks like messages and response.choices[0].message like \
+                 the reply to them: write both out as one run, e.g. jq -c '{{messages: (.request.messages + \
+                 [.response.choices[0].message])}}'"
+            ),
+        ),
+        (
+            r#"{"input":{"messages":[]},"output":{"role":"assistant","content":[]}}"#.into(),
+            format!(
+                "{run}, found the fields input, output; input.messages looks like messages and output like the reply to them: write \
+                 both out as one run, e.g. jq -c '{{messages: (.input.messages + [.output])}}'"
+            ),
+        ),
+        (
+            r#"{"custom_id":"r-1","response":{"body":{"choices":[{"message":{"role":"assistant"}}]}}}"#
+                .into(),
+            format!(
+                "{run}, found the fields custom_id, response; response.body.choices[0].message looks like a model's reply without the \
+                 messages before it: put it behind the messages of its request (of a batch: the line of the input file with the same \
+                 custom_id); if the replies alone are the runs, write them out, e.g. jq -c '{{messages: \
+                 [.response.body.choices[0].message]}}'"
+            ),
+        ),
+        (
+            r#"{"custom_id":"r-1","body":{"messages":[]}}"#.into(),
+            format!(
+                "{run}, found the fields custom_id, body; body.messages looks like messages: if each is a whole run, write them out, \
+                 e.g. jq -c .body"
+            ),
+        ),
+        (
             r#"{"a":[{"messages":[]}],"b":[{"messages":[]}]}"#.into(),
             "expected one array of runs, found two: a and b".into(),
         ),
@@ -378,7 +410,28 @@ fn fields_not_imported_are_counted() {
             "messages[].tool_calls is not imported: once, at line 1, messages[2]",
         ]
     );
-    assert!(notes(RUN).is_empty());
+    assert_eq!(notes(RUN), ["field reward beside the messages is not imported: once, at line 1"]);
+    let file = r#"{"foo":1,"messages":[{"role":"user","content":[{"type":"text","text":"a","lang":"de"}],"unk":3,"flag":false},
+        {"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"t","arguments":"{}","strict":true},"note":"x"}]}],
+        "bar":[],"user_id":"u","metadata":{"a":1}}"#;
+    assert_eq!(
+        notes(file),
+        [
+            "field foo beside the messages is not imported: once, at line 1",
+            "field metadata beside the messages is not imported: once, at line 1",
+            "messages[].content[].lang is not imported: once, at line 1, messages[0].content[0]",
+            "messages[].flag is not imported: once, at line 1, messages[0]",
+            "messages[].tool_calls[].note is not imported: once, at line 1, messages[1].tool_calls[0]",
+            "messages[].tool_calls[].strict is not imported: once, at line 1, messages[1].tool_calls[0]",
+            "messages[].unk is not imported: once, at line 1, messages[0]",
+        ]
+    );
+    // The label is read.
+    let labelled = |label: &str| {
+        let options = ImportOptions { label: Some(label.into()), ..options() };
+        parse("f", br#"{"meta":{"id":"x"},"messages":[]}"#, options).unwrap().notes().lines()
+    };
+    assert!(labelled("meta.id").is_empty());
 }
 
 #[test]
