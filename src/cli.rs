@@ -584,6 +584,9 @@ pub enum PolicyCommand {
     Push {
         /// The bundle's folder.
         bundle: PathBuf,
+        /// Replace bundles of other names in its environments.
+        #[arg(long)]
+        replace: bool,
     },
 }
 

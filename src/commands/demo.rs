@@ -12,7 +12,7 @@ use agentgov_schemas::escape::Escaped;
 use agentgov_service::ExitCode;
 
 use super::inline::{Answers, Comparison, InlineClient};
-use super::pipeline::{self, Pipeline};
+use super::pipeline::{self, OtherBundles, Pipeline};
 use super::report::Report;
 use super::{import, up};
 use crate::cli::{Demo, Global};
@@ -48,7 +48,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
-    let mut pipeline = Pipeline::start(topology, None, false, global, &progress)?;
+    let mut pipeline = Pipeline::start(topology, None, false, OtherBundles::Refuse, global, &progress)?;
     let reader =
         LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
     let pdp = if args.inline { Some(start_pdp(&mut pipeline, &import, &reader)?) } else { None };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agentgov_connect::Endpoints;
 use agentgov_pdp::ServerConfig;
 use agentgov_policy::{Bundle, BundleFiles};
-use agentgov_registry::{KeyHolder, RegistryContext};
+use agentgov_registry::{KeyHolder, RegistryContext, ReplacedBundle, list_bundles, other_bundles};
 use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, Health, ShutdownSignal};
@@ -22,6 +22,7 @@ use super::{keys, policy, registry};
 use crate::cli::{APPROVAL_SECONDS, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
+use crate::print::errln;
 use crate::progress::Progress;
 use crate::stages::RunningStages;
 
@@ -40,13 +41,24 @@ const PDP: &str = "pdp";
 /// Port of the decision point, unless it is taken.
 const PDP_PORT: u16 = 8181;
 
+/// Handling of an environment of the example's bundle in which another bundle is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherBundles {
+    /// The other bundle stays active, and the example's is not pushed.
+    Keep,
+    /// The start fails.
+    Refuse,
+    /// The example's bundle replaces the other one.
+    Replace,
+}
+
 /// A stack that is ready for stages: topology applied, the example's registry and bundle pushed.
 pub struct Stack {
     /// Addresses and logins of the stack.
     pub endpoints: Endpoints,
     /// Topology of the pipeline.
     pub topology: Arc<Topology>,
-    /// The pushed bundle.
+    /// The example's bundle. It is active, unless another one was kept.
     pub bundle: Bundle,
     /// Handle of the running stack.
     pub env: TestEnv,
@@ -58,6 +70,7 @@ impl Stack {
         topology: Arc<Topology>,
         data: Option<PathBuf>,
         backend: Option<BackendKind>,
+        others: OtherBundles,
         global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
@@ -97,16 +110,47 @@ impl Stack {
         let pushed = registry::push(&entries, &endpoints, &topology)?;
         let files = bundle_files();
         let bundle = compiled_bundle()?;
-        policy::push(&bundle, &files, &endpoints, &topology)?;
-        step.done(format!(
-            "bundle {} {}, {} policies",
-            bundle.name(),
-            bundle.version(),
-            bundle.policies().count()
-        ));
+        let kept = push_example(&bundle, &files, (&endpoints, &topology), others)?;
+        let example = format!("bundle {} {}", bundle.name(), bundle.version());
+        step.done(match kept.is_empty() {
+            true => format!("{example}, {} policies", bundle.policies().count()),
+            false => format!("the {example} of the example was not pushed"),
+        });
+        for kept in &kept {
+            errln!(
+                "bundle {} stays active; `agentgov policy push --replace examples/airline/bundle` replaces it",
+                kept
+            );
+        }
         registry::print_still_stopped(&pushed);
         Ok(Self { endpoints, topology, bundle, env })
     }
+}
+
+/// Pushes the example's bundle. Returns the bundles that stay active in its environments instead.
+fn push_example(
+    bundle: &Bundle,
+    files: &BundleFiles,
+    (endpoints, topology): (&Endpoints, &Topology),
+    others: OtherBundles,
+) -> Result<Vec<ReplacedBundle>, Failure> {
+    let pushed = list_bundles(RegistryContext { endpoints, topology }).or_exit(ExitCode::TryAgain)?;
+    let active = other_bundles(&pushed.entries, bundle.environments(), bundle.digest());
+    match others {
+        OtherBundles::Keep if !active.is_empty() => return Ok(active),
+        OtherBundles::Refuse if !active.is_empty() => {
+            let active: Vec<String> = active.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "expected a stack in which no other bundle is active in the environments of the example, found {}; use another \
+                 stack, or run `agentgov policy push --replace examples/airline/bundle` first",
+                active.join(", ")
+            );
+            return Err(Failure::new(ExitCode::Usage, message));
+        }
+        OtherBundles::Keep | OtherBundles::Refuse | OtherBundles::Replace => {}
+    }
+    policy::push(bundle, files, (endpoints, topology), true)?;
+    Ok(Vec::new())
 }
 
 /// Returns the addresses that command-line options or their variables set.
@@ -127,7 +171,7 @@ pub struct Pipeline {
     pub endpoints: Endpoints,
     /// Topology of the pipeline.
     pub topology: Arc<Topology>,
-    /// The pushed bundle.
+    /// The example's bundle. It is active, unless another one was kept.
     pub bundle: Bundle,
     // Declared in shutdown order: the stages before the stack.
     running: RunningStages,
@@ -142,11 +186,12 @@ impl Pipeline {
         topology: Arc<Topology>,
         data: Option<PathBuf>,
         accept_gap: bool,
+        others: OtherBundles,
         global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
         let Stack { endpoints, topology, bundle, env } =
-            Stack::start(topology, data, None, global, progress)?;
+            Stack::start(topology, data, None, others, global, progress)?;
         let step = progress.step("starting the stages");
         let running = RunningStages::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
         let pipeline = Self { endpoints, topology, bundle, running, pdp: None, pdp_folder: None, env };

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use agentgov_connect::Endpoints;
 use agentgov_policy::{Bundle, BundleFiles, BundleModel, Problem, SCHEMA_FILE, generated_schema, testing};
-use agentgov_registry::{BundleOutcome, BundleToPush, RegistryContext, push_bundle, read_bundle_folder};
+use agentgov_registry::{
+    BundleOutcome, BundlePush, BundleToPush, RegistryContext, push_bundle, read_bundle_folder,
+};
 use agentgov_schemas::escape::EscapedLines;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::ExitCode;
@@ -64,7 +66,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             }
             Ok(if report.passed() { ExitCode::Done } else { ExitCode::Findings })
         }
-        PolicyCommand::Push { bundle } => {
+        PolicyCommand::Push { bundle, replace } => {
             let files = read(bundle)?;
             if BundleModel::of(&files) == Some(BundleModel::Authzen) {
                 return Err(access_bundle::push(bundle));
@@ -76,10 +78,15 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
             }
             let outcome = if report.passed() {
                 let (endpoints, topology) = (context::endpoints(global)?, context::topology(global)?);
-                Some(push(&compiled, &files, &endpoints, &topology)?)
+                Some(push(&compiled, &files, (&endpoints, &topology), *replace)?)
             } else {
                 None
             };
+            let (outcome, replaced) = outcome.map(|push| (push.outcome, push.replaced)).unzip();
+            let replaced = replaced.unwrap_or_default();
+            for replaced in &replaced {
+                errln!("replaced {}", replaced);
+            }
             let (word, line) = match outcome {
                 Some(BundleOutcome::Pushed) => ("pushed", "pushed: active from now on"),
                 Some(BundleOutcome::AlreadyActive) => {
@@ -93,6 +100,7 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
                     "passed": report.passed(),
                     "tests": report,
                     "outcome": word,
+                    "replaced": replaced,
                 }))?;
             } else {
                 outln!("{}", line);
@@ -102,13 +110,14 @@ pub fn policy(command: &PolicyCommand, global: &Global) -> Result<ExitCode, Fail
     }
 }
 
-/// Pushes a compiled bundle, which then becomes active in its environments.
+/// Pushes a compiled bundle, which then becomes active in its environments. With `replaces_others`, it may take an environment
+/// from a bundle of another name.
 pub fn push(
     bundle: &Bundle,
     files: &BundleFiles,
-    endpoints: &Endpoints,
-    topology: &Topology,
-) -> Result<BundleOutcome, Failure> {
+    (endpoints, topology): (&Endpoints, &Topology),
+    replaces_others: bool,
+) -> Result<BundlePush, Failure> {
     let policies: Vec<String> = bundle.policies().map(|policy| policy.id.clone()).collect();
     let push = BundleToPush {
         files: &files.0,
@@ -118,6 +127,7 @@ pub fn push(
         digest: bundle.digest(),
         policies: &policies,
         pushed_by: &current_user(),
+        replaces_others,
     };
     push_bundle(RegistryContext { endpoints, topology }, push).or_exit(ExitCode::Failed)
 }

@@ -125,6 +125,20 @@ impl Drop for PushGoodBundleOnDrop<'_> {
 }
 
 #[test]
+fn push_replaces_a_bundle_of_another_name_only_on_request_and_names_it() {
+    let stack = stack();
+    let (first, second) = (Folder::new("first", "replacing"), Folder::new("second", "replacing"));
+    stack.run(&["policy", "push", first.name()]);
+    let refused = stack.command(&["policy", "push", second.name()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", describe(&refused));
+    assert!(describe(&refused).contains("found first 1 in replacing"), "{}", describe(&refused));
+    let push = ["policy", "push", second.name(), "--replace", "--json"];
+    let pushed: serde_json::Value = serde_json::from_str(&stack.run(&push)).unwrap();
+    let replaced = serde_json::json!([{ "environment": "replacing", "name": "first", "version": "1" }]);
+    assert_eq!((&pushed["outcome"], &pushed["replaced"]), (&"pushed".into(), &replaced));
+}
+
+#[test]
 fn broken_bundle_on_the_topic_stops_neither_logging_nor_judging() {
     const TENANT: &str = "broken-bundle";
     let stack = stack();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agentgov::cli::Global;
-use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, Stack, TENANT};
+use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, OtherBundles, Stack, TENANT};
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::json;
@@ -122,7 +122,14 @@ impl BenchStack {
             edited = Some(new);
         }
         let topology = context::topology_from(file.as_deref())?;
-        let stack = Stack::start(topology, data.cloned(), Some(BackendKind::Native), global, progress)?;
+        let stack = Stack::start(
+            topology,
+            data.cloned(),
+            Some(BackendKind::Native),
+            OtherBundles::Replace,
+            global,
+            progress,
+        )?;
         let mut stage_args = Vec::new();
         if let Some(file) = file {
             stage_args.extend(["--topology".to_owned(), file.display().to_string()]);

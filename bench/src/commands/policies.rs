@@ -31,7 +31,7 @@ pub fn push_for(stack: &Stack, count: usize, environment: &str) -> Result<(), Fa
 fn push_files(stack: &Stack, files: &BundleFiles) -> Result<(), Failure> {
     let bundle = Bundle::compile(files)
         .map_err(|problems| Failure::all(ExitCode::Failed, "the generated bundle has errors:", problems))?;
-    policy::push(&bundle, files, &stack.endpoints, &stack.topology).map(drop)
+    policy::push(&bundle, files, (&stack.endpoints, &stack.topology), true).map(drop)
 }
 
 fn for_environment(count: usize, environment: &str) -> Result<BundleFiles, Failure> {

@@ -27,6 +27,34 @@ pub struct BundleToPush<'a> {
     pub policies: &'a [String],
     /// Name of the person or job that pushes, for people.
     pub pushed_by: &'a str,
+    /// Whether it may take an environment from a bundle of another name.
+    pub replaces_others: bool,
+}
+
+/// Bundle that is active in an environment for which another one is pushed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplacedBundle {
+    /// Environment.
+    pub environment: String,
+    /// Name of the bundle.
+    pub name: String,
+    /// Version of the bundle.
+    pub version: String,
+}
+
+impl std::fmt::Display for ReplacedBundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} in {}", self.name, self.version, self.environment)
+    }
+}
+
+/// A push and the bundles that it replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundlePush {
+    /// Result of the push.
+    pub outcome: BundleOutcome,
+    /// Bundles that were active in its environments, in the order of the environments.
+    pub replaced: Vec<ReplacedBundle>,
 }
 
 /// Result of [`push_bundle`].
@@ -65,10 +93,11 @@ pub struct BundleEntry {
 }
 
 /// Appends a bundle, unless it is already active in all of its environments. A version that was pushed before with other files
-/// is an error.
-pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Result<BundleOutcome, Error> {
-    if push_outcome(&list_bundles(context)?.entries, &bundle)? == BundleOutcome::AlreadyActive {
-        return Ok(BundleOutcome::AlreadyActive);
+/// is an error, and so is a bundle of another name in one of the environments, unless the push may replace it.
+pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Result<BundlePush, Error> {
+    let push = derive_push(&list_bundles(context)?.entries, &bundle)?;
+    if push.outcome == BundleOutcome::AlreadyActive {
+        return Ok(push);
     }
     let record = Bundle {
         name: bundle.name,
@@ -85,7 +114,23 @@ pub fn push_bundle(context: RegistryContext<'_>, bundle: BundleToPush<'_>) -> Re
         .encode(&record)
         .map_err(|e| Error::Encode { key: bundle.name.to_owned(), message: e.to_string() })?;
     append(&topic, &[(bundle.name.to_owned(), value)])?;
-    Ok(BundleOutcome::Pushed)
+    Ok(push)
+}
+
+/// Returns the bundles other than that of `digest` that were the last ones pushed for these environments.
+pub fn other_bundles(pushed: &[BundleEntry], environments: &[String], digest: Digest) -> Vec<ReplacedBundle> {
+    let last_in = |environment: &String| {
+        pushed.iter().find(|entry| entry.last_in.contains(environment) && entry.digest != digest)
+    };
+    let other = |environment: &String| {
+        let BundleEntry { name, version, .. } = last_in(environment)?;
+        Some(ReplacedBundle {
+            environment: environment.clone(),
+            name: name.clone(),
+            version: version.clone(),
+        })
+    };
+    environments.iter().filter_map(other).collect()
 }
 
 /// Lists all pushed bundles, in the order of the topic.
@@ -121,7 +166,7 @@ fn mark_last(entries: &mut [BundleEntry]) {
     }
 }
 
-fn push_outcome(pushed: &[BundleEntry], bundle: &BundleToPush<'_>) -> Result<BundleOutcome, Error> {
+fn derive_push(pushed: &[BundleEntry], bundle: &BundleToPush<'_>) -> Result<BundlePush, Error> {
     let same_version = |entry: &&BundleEntry| entry.name == bundle.name && entry.version == bundle.version;
     if let Some(other) = pushed.iter().filter(same_version).find(|entry| entry.digest != bundle.digest) {
         return Err(Error::VersionTaken {
@@ -134,7 +179,20 @@ fn push_outcome(pushed: &[BundleEntry], bundle: &BundleToPush<'_>) -> Result<Bun
     let active = bundle.environments.iter().all(|environment| {
         pushed.iter().any(|entry| entry.digest == bundle.digest && entry.last_in.contains(environment))
     });
-    Ok(if active { BundleOutcome::AlreadyActive } else { BundleOutcome::Pushed })
+    if active {
+        return Ok(BundlePush { outcome: BundleOutcome::AlreadyActive, replaced: Vec::new() });
+    }
+    let replaced = other_bundles(pushed, bundle.environments, bundle.digest);
+    let of_others: Vec<String> =
+        replaced.iter().filter(|replaced| replaced.name != bundle.name).map(ToString::to_string).collect();
+    if !of_others.is_empty() && !bundle.replaces_others {
+        return Err(Error::OtherBundleActive {
+            name: bundle.name.to_owned(),
+            version: bundle.version.to_owned(),
+            found: of_others.join(", "),
+        });
+    }
+    Ok(BundlePush { outcome: BundleOutcome::Pushed, replaced })
 }
 
 #[cfg(test)]
@@ -157,6 +215,18 @@ mod tests {
     }
 
     fn outcome(pushed: &[BundleEntry], version: &str, content: &str, environments: &[&str]) -> String {
+        push(pushed, version, content, environments, true)
+            .map(|push| format!("{:?}", push.outcome))
+            .unwrap_or_else(|error| error.split(',').next().unwrap_or_default().to_owned())
+    }
+
+    fn push(
+        pushed: &[BundleEntry],
+        version: &str,
+        content: &str,
+        environments: &[&str],
+        replaces_others: bool,
+    ) -> Result<BundlePush, String> {
         let mut pushed = pushed.to_vec();
         mark_last(&mut pushed);
         let environments: Vec<_> = environments.iter().map(|e| (*e).to_owned()).collect();
@@ -168,11 +238,32 @@ mod tests {
             digest: Digest::of(content.as_bytes()),
             policies: &[],
             pushed_by: "",
+            replaces_others,
         };
-        match push_outcome(&pushed, &bundle) {
-            Ok(outcome) => format!("{outcome:?}"),
-            Err(error) => error.to_string().split(',').next().unwrap_or_default().to_owned(),
-        }
+        derive_push(&pushed, &bundle).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn push_names_the_replaced_bundles_and_replaces_another_name_only_if_it_may() {
+        let pushed = [entry("c", "7", "z", &["prod", "demo"]), entry("b", "1", "x", &["dev", "demo"])];
+        let replaced = |environments: &[&str], may_replace| {
+            let push = push(&pushed, "2", "y", environments, may_replace)?;
+            let replaced: Vec<_> = push.replaced.iter().map(ToString::to_string).collect();
+            Ok::<_, String>((push.outcome, replaced.join(", ")))
+        };
+        let done = |replaced: &str| Ok((BundleOutcome::Pushed, replaced.to_owned()));
+        // A new version of the same bundle needs no consent.
+        assert_eq!(replaced(&["dev", "demo"], false), done("b 1 in dev, b 1 in demo"));
+        assert_eq!(replaced(&["new"], false), done(""));
+        assert_eq!(
+            replaced(&["dev", "prod"], false),
+            Err("bundle b version 2: expected environments without an active bundle of another name, found c 7 in prod; to \
+                 replace it, run `agentgov policy push --replace BUNDLE`"
+                .to_owned())
+        );
+        assert_eq!(replaced(&["dev", "prod"], true), done("b 1 in dev, c 7 in prod"));
+        let active = push(&pushed, "1", "x", &["dev", "demo"], false).unwrap();
+        assert_eq!(active, BundlePush { outcome: BundleOutcome::AlreadyActive, replaced: vec![] });
     }
 
     #[test]

@@ -115,6 +115,19 @@ pub enum Error {
         /// The id.
         kid: String,
     },
+    /// A bundle of another name is active in an environment of a pushed one.
+    #[error(
+        "bundle {name} version {version}: expected environments without an active bundle of another name, found {found}; to \
+         replace it, run `agentgov policy push --replace BUNDLE`"
+    )]
+    OtherBundleActive {
+        /// Name of the pushed bundle.
+        name: String,
+        /// Version of the pushed bundle.
+        version: String,
+        /// Active bundles with their environments.
+        found: String,
+    },
     /// The version of a bundle was pushed before with other files. A version has one content for ever.
     #[error(
         "bundle {name} version {version}: expected the files pushed before with digest {pushed}, found digest {found}; set \

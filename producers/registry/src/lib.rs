@@ -31,7 +31,10 @@ mod source;
 mod suspension;
 
 pub use agentgov_schemas::governance::{AgentState, ToolEffect, ToolState};
-pub use bundle::{BundleEntry, BundleOutcome, BundleToPush, list_bundles, push_bundle};
+pub use bundle::{
+    BundleEntry, BundleOutcome, BundlePush, BundleToPush, ReplacedBundle, list_bundles, other_bundles,
+    push_bundle,
+};
 pub use control::send_resume;
 pub use entry::{AcceptedDefinition, Agent, RegisteredAgent, RegisteredTool, Tool};
 pub use error::Error;
