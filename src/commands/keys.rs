@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use agentgov_registry::{
-    Error, Key, KeyHolder, Listing, RegistryContext, RevocationOutcome, create_key_file, generate_key,
-    list_keys, publish_key, revoke_key,
+    Error, Key, KeyHolder, Listing, RegistryContext, Revocation, RevocationOutcome, create_key_file,
+    generate_key, list_keys, publish_key, revoke_key,
 };
 use agentgov_service::ExitCode;
+use jiff::Timestamp;
 
 use super::policy::current_user;
 use super::registry::check_reason;
 use crate::cli::{Global, KeyCommand};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
-use crate::print::{errln, json, outln};
+use crate::print::{Text, errln, json, outln, text};
 
 pub fn keys(command: &KeyCommand, global: &Global) -> Result<ExitCode, Failure> {
     match command {
@@ -88,14 +89,41 @@ pub fn create(context: RegistryContext<'_>, holder: KeyHolder<'_>, out: &Path) -
     Ok(key.kid().to_owned())
 }
 
+fn revocation_text(revocation: &Revocation) -> Text {
+    let Revocation { revoked_at, revoked_by, reason } = revocation;
+    let at = Timestamp::from_millisecond(revoked_at.0).unwrap_or_default();
+    text!("revoked {} by {}: {}", at.strftime("%Y-%m-%d %H:%M:%S UTC"), revoked_by, reason)
+}
+
 fn print_keys(listing: &Listing<Key>) {
     outln!("keys");
     for key in &listing.entries {
         let tenant = key.tenant_id.as_deref().unwrap_or("all tenants");
         outln!("  {} {:<8} {:<7} {:<20} {}", key.kid, key.kind, key.state, tenant, key.name);
         outln!("    {}", key.public_key);
+        if let Some(revocation) = &key.revocation {
+            outln!("    {}", revocation_text(revocation));
+        }
     }
     for record in &listing.unreadable {
         errln!("unreadable: offset {}: {}", record.offset, record.reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_schemas::Millis;
+
+    use super::*;
+
+    #[test]
+    fn revocation_has_time_author_and_reason() {
+        let revocation = Revocation {
+            revoked_at: Millis(1_796_078_384_162),
+            revoked_by: "ada".into(),
+            reason: "the host was stolen\n".into(),
+        };
+        let expected = r"revoked 2026-11-30 22:39:44 UTC by ada: the host was stolen\u{a}";
+        assert_eq!(revocation_text(&revocation).as_str(), expected);
     }
 }

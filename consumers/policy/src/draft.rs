@@ -15,7 +15,7 @@ use crate::depth::{self, MAX_DEPTH};
 use crate::files::BundleFiles;
 use crate::index::static_template;
 use crate::manifest::{BundleModel, MANIFEST_FILE, Manifest};
-use crate::policy::Policy;
+use crate::policy::{Policy, is_id};
 use crate::schema::{self, SCHEMA_FILE};
 use crate::source::{self, Statement};
 
@@ -277,15 +277,13 @@ pub(crate) fn parse_policies<'f>(
         };
         let mut report = |message: String| problems.push(statement.problem(statement.first_token(), message));
         let mut policy = Policy::read(&statement, &cedar, &mut report);
-        if let Some(read) = &policy {
-            if let Some((file, line)) = places.get(&read.id) {
-                report(format!(
-                    "`@id(\"{}\")` is already used in {file}:{line}; ids must be unique",
-                    read.id
-                ));
+        // Also if the policy has another mistake.
+        if let Some(id) = cedar.annotation("id").filter(|id| is_id(id)) {
+            if let Some((file, line)) = places.get(id) {
+                report(format!("`@id(\"{id}\")` is already used in {file}:{line}; ids must be unique"));
                 policy = None;
             } else {
-                places.insert(read.id.clone(), (statement.file, statement.line));
+                places.insert(id.to_owned(), (statement.file, statement.line));
             }
         }
         // A policy without a valid id is identified by its place.

@@ -150,7 +150,7 @@ impl Policy {
     }
 }
 
-fn is_id(id: &str) -> bool {
+pub(crate) fn is_id(id: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(allowed)
 }

@@ -75,6 +75,24 @@ fn bundle_without_mistakes_has_neither_problems_nor_warnings() {
 }
 
 #[test]
+fn repeated_id_is_reported_whatever_other_mistakes_its_policies_have() {
+    let policy = |more: &str| {
+        format!("@id(\"one\") @severity(\"high\") {more} forbid (principal, action, resource);\n")
+    };
+    let rules = format!("{}{}{}", policy("@effect(\"frag\")"), policy(""), policy("@mode(\"off\")"));
+    let (problems, _) = found(&[("rules.cedar", &rules), ("tests/t.yaml", "agent: {}\ntests: []\n")]);
+    let repeated = |line| {
+        format!("rules.cedar:{line}:1: `@id(\"one\")` is already used in rules.cedar:1; ids must be unique")
+    };
+    for expected in [repeated(2), repeated(3)] {
+        assert!(problems.contains(&expected), "{problems:#?}");
+    }
+    for begin in ["rules.cedar:1:1: `@effect`: expected", "rules.cedar:3:1: `@mode`: expected"] {
+        assert!(problems.iter().any(|problem| problem.starts_with(begin)), "{problems:#?}");
+    }
+}
+
+#[test]
 fn mistakes_of_all_phases_come_in_one_run() {
     let tools = TOOLS.replace(
         "{ effect: external }",

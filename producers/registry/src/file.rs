@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use agentgov_schemas::governance::server_of;
 use agentgov_schemas::key::check_tenant_id;
-use agentgov_schemas::mapping;
-use agentgov_schemas::yaml::{self, Problem, Problems};
+use agentgov_schemas::yaml::{self, Fields, FromNode, Node, PartialList, Problem, Problems};
 use serde_saphyr::Spanned;
 
 use crate::{Agent, Tool};
@@ -19,17 +18,27 @@ pub struct RegistryFile {
     pub tools: Vec<Tool>,
 }
 
+/// The valid entries of a file, which are checked also if others are invalid.
 struct Draft {
     agents: Vec<Spanned<Agent>>,
     tools: Vec<Spanned<Tool>>,
 }
-mapping!(Draft, "the registry", { agents, tools });
+
+impl FromNode for Draft {
+    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, "the registry", problems)?;
+        let agents = fields.take::<PartialList<_>>("agents").map(|list| list.items).unwrap_or_default();
+        let tools = fields.take::<PartialList<_>>("tools").map(|list| list.items).unwrap_or_default();
+        fields.end();
+        Some(Self { agents, tools })
+    }
+}
 
 impl RegistryFile {
     /// Parses a registry file. On an error returns all its problems, each with `file_name` and its position.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let draft = yaml::parse::<Draft>(file_name, text)?;
-        let mut problems = Problems::new(file_name);
+        let (draft, mut problems) = yaml::read::<Draft>(file_name, text);
+        let draft = draft.unwrap_or_else(|| Draft { agents: Vec::new(), tools: Vec::new() });
         let mut seen = BTreeMap::new();
         for Spanned { value: agent, referenced, .. } in &draft.agents {
             let texts = [("agent_id", &agent.agent_id), ("name", &agent.name), ("owner", &agent.owner)];
@@ -131,6 +140,31 @@ mod tests {
                 "r:4:3: agent `acme/y` is defined in line 3 already",
                 "r:6:3: owner: expected a text, found none",
                 "r:7:3: tool `acme/t` is defined in line 6 already",
+            ]
+        );
+    }
+
+    #[test]
+    fn unknown_key_or_invalid_entry_hides_no_other_mistake() {
+        assert_eq!(
+            problems(
+                "agents:\n\
+                 - { tenant_id: acme, agent_id: x, name: X, owner: o, state: active, role: [a] }\n\
+                 - { tenant_id: acme, agent_id: x, name: X, owner: '', state: active }\n\
+                 - { tenant_id: acme, agent_id: y }\n\
+                 tools: 7\n\
+                 more: 1\n"
+            ),
+            [
+                "r:2:69: unknown key `role` of an agent; expected tenant_id, agent_id, name, owner, roles, state, description, \
+                 sponsor, version or environments",
+                "r:3:3: agent `acme/x` is defined in line 2 already",
+                "r:3:3: owner: expected a text, found none",
+                "r:4:3: an agent must have `name`",
+                "r:4:3: an agent must have `owner`",
+                "r:4:3: an agent must have `state`",
+                "r:5:8: expected a list, found the number 7",
+                "r:6:1: unknown key `more` of the registry; expected agents or tools",
             ]
         );
     }
