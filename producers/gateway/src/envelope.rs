@@ -99,6 +99,62 @@ impl RequestId {
 /// Maximum digits of an id that is a number.
 const MAX_DIGITS: usize = 19;
 
+/// Members of a frame.
+const FRAME_NAMES: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+/// Members of `params` that decide about a request, of any method.
+const PARAMS_NAMES: &[&str] = &[
+    "_meta",
+    "arguments",
+    "cursor",
+    "inputResponses",
+    "name",
+    "progressToken",
+    "requestId",
+    "requestState",
+    "task",
+    "taskId",
+    "uri",
+];
+/// Members of a result that decide about it.
+const RESULT_NAMES: &[&str] = &[
+    "_meta",
+    "content",
+    "inputRequests",
+    "isError",
+    "nextCursor",
+    "requestState",
+    "resultType",
+    "structuredContent",
+    "task",
+    "tools",
+];
+/// Members of `params._meta` that the protocol reads.
+const META_NAMES: &[&str] = &[
+    "baggage",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/related-task",
+    "progressToken",
+    "traceparent",
+    "tracestate",
+];
+
+/// Checks the names of a frame that a parser which ignores case would read, and this gateway would not.
+fn check_spelling(frame: &Members<'_>) -> Result<(), String> {
+    let check = |members: &Members<'_>, at: &str, known| {
+        members.check_spelling(known).map_err(|message| format!("`{at}`: {message}"))
+    };
+    frame.check_spelling(FRAME_NAMES)?;
+    if let Some(params) = frame.object("params") {
+        check(&params, "params", PARAMS_NAMES)?;
+        if let Some(meta) = params.object("_meta") {
+            check(&meta, "params._meta", META_NAMES)?;
+        }
+    }
+    frame.object("result").map_or(Ok(()), |result| check(&result, "result", RESULT_NAMES))
+}
+
 impl<'a> Envelope<'a> {
     /// Reads the envelope of a frame.
     ///
@@ -121,6 +177,7 @@ impl<'a> Envelope<'a> {
         }
         let members =
             Members::read(text).map_err(|_| invalid("expected an object, found another JSON value"))?;
+        check_spelling(&members).map_err(|message| refused(INVALID_REQUEST, message))?;
         if members.text("jsonrpc").as_deref() != Some("2.0") {
             return Err(invalid("`jsonrpc`: expected \"2.0\""));
         }
@@ -211,6 +268,23 @@ mod tests {
             ),
             (
                 r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Name":"b"}}"#,
+                INVALID_REQUEST,
+                number("1"),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Arguments":{}}}"#,
+                INVALID_REQUEST,
+                number("1"),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","Params":{"name":"a"}}"#,
+                INVALID_REQUEST,
+                number("1"),
+            ),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"Method":"tools/call"}"#, INVALID_REQUEST, number("1")),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"IsError":true}}"#, INVALID_REQUEST, number("1")),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"ProgressToken":1}}}"#,
                 INVALID_REQUEST,
                 number("1"),
             ),

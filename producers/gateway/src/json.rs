@@ -51,6 +51,21 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
+    /// Checks that each of these names is spelled exactly. A parser that ignores case would read another spelling, which this one
+    /// does not see.
+    ///
+    /// # Errors
+    /// The expected and the found name.
+    pub fn check_spelling(&self, known: &[&str]) -> Result<(), String> {
+        for (name, _) in &self.0 {
+            let same = folded(name);
+            if let Some(expected) = known.iter().find(|known| folded(known) == same && *known != name) {
+                return Err(format!("expected the name `{expected}`, found `{}`", Escaped(name)));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the text of a member that is a string.
     pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
         string(self.get(name)?)
@@ -195,9 +210,17 @@ impl<'de> Visitor<'de> for Checked {
     }
 }
 
-/// Returns a name without its case, as parsers compare names that ignore it: the Kelvin sign is a k, the long s an s.
+/// Returns a name without its case, as parsers compare names that ignore it: the Kelvin sign is a k, the long s an s, an i with or
+/// without its dot an i.
 fn folded(name: &str) -> String {
-    name.chars().flat_map(char::to_lowercase).map(|c| if c == '\u{17f}' { 's' } else { c }).collect()
+    let lower = name.chars().flat_map(char::to_lowercase).filter(|c| *c != '\u{307}');
+    lower
+        .map(|c| match c {
+            '\u{17f}' => 's',
+            '\u{131}' => 'i',
+            c => c,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -219,6 +242,15 @@ mod tests {
         // An argument's names are the tool's.
         check(r#"{"params": {"arguments": {"a": 1, "A": 2}}}"#).unwrap();
         check(r#"[{"a": 1}, {"a": 1}]"#).unwrap();
+    }
+
+    #[test]
+    fn known_name_in_another_case_is_refused() {
+        let check = |object: &str| Members::read(object).unwrap().check_spelling(&["uri", "task", "_meta"]);
+        for name in ["URI", "ur\u{131}", "UR\u{130}", "ta\u{17f}\u{212a}", "\\u0054ask", "_Meta"] {
+            check(&format!(r#"{{"a":1,"{name}":2}}"#)).unwrap_err();
+        }
+        check(r#"{"uri":1,"task":2,"_meta":3,"Other":4,"ta-sk":5}"#).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Process of an MCP server, with the thread that reads its frames and the one that prints its log.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -61,17 +61,10 @@ impl ServerProcess {
         command: &[OsString],
     ) -> Result<(Self, Box<dyn Write + Send>, ServerStreams), StartError> {
         let Some((program, arguments)) = command.split_first() else { return Err(StartError::NoCommand) };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|source| StartError::Start {
-                program: program.to_string_lossy().into_owned(),
-                source,
-            })?;
+        let variables = std::env::vars_os().map(|(name, _)| name);
+        let mut child = server_command(program, arguments, variables).spawn().map_err(|source| {
+            StartError::Start { program: program.to_string_lossy().into_owned(), source }
+        })?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let process = Self(child);
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -117,6 +110,31 @@ impl ServerStreams {
         })?;
         spawn("server-log", move || read_log(stderr, &*print_log))
     }
+}
+
+/// Returns the command of a server, which inherits these variables apart from the gateway's configuration: it holds addresses and
+/// logins.
+fn server_command(
+    program: &OsStr,
+    arguments: &[OsString],
+    variables: impl Iterator<Item = OsString>,
+) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    for name in variables.filter(|name| is_configuration(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Returns whether a variable configures agentgov: the address or the login of a part of its stack.
+fn is_configuration(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"AGENTGOV_")
 }
 
 /// Starts a thread that may parse JSON.
@@ -175,4 +193,18 @@ fn has_ended(pid: Option<Pid>, timeout: Duration) -> bool {
 fn signal(group: Option<Pid>, signal: Signal) {
     // A group that has ended is what is wanted.
     let _ = group.map(|group| kill_process_group(group, signal));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_does_not_inherit_the_configuration_of_the_gateway() {
+        let variables = ["AGENTGOV_PDP_TOKEN", "PATH", "AGENTGOV_KAFKA_PASSWORD", "OTHER_AGENTGOV_X"];
+        let command = server_command("server".as_ref(), &[], variables.iter().map(Into::into));
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        let expected = ["AGENTGOV_KAFKA_PASSWORD", "AGENTGOV_PDP_TOKEN"].map(|name| (OsStr::new(name), None));
+        assert_eq!(removed, expected);
+    }
 }

@@ -436,6 +436,12 @@ fn hostile_client_is_refused_and_recorded() {
             -32600,
         ),
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read","Name":"write"}}"#, -32600),
+        // A server that ignores case would read these names.
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read","Arguments":{"path":"x"}}}"#,
+            -32600,
+        ),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{},"Method":"tools/call","Params":{"name":"read"}}"#, -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#, -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"resources.read"}}"#, -32602),
         (
