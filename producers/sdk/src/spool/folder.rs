@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use super::{SpoolError, io};
 
 const LOCK: &str = "lock";
+/// File that gives its room to a new segment when the disk is full.
+const RESERVE: &str = "reserve";
 
 /// A spool's folder with its lock: no other process claims or creates sources while this value exists.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl SourceFolder {
         for segment in segments {
             remove_file(segment)?;
         }
+        remove_file(&reserve_path(&self.path))?;
         remove_file(&self.path.join(LOCK))?;
         match fs::remove_dir(&self.path) {
             // Another process has just created its lock file to claim the source, and finds no segments.
@@ -98,6 +101,11 @@ impl SourceFolder {
     pub(super) fn release(self) {
         drop(self.lock);
     }
+}
+
+/// Returns the path of a source's reserve.
+pub(super) fn reserve_path(source: &Path) -> PathBuf {
+    source.join(RESERVE)
 }
 
 /// Removes a file. A missing file is no error.

@@ -6,7 +6,7 @@ use std::io::{self as stdio, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder::{SourceFolder, SpoolFolder, remove_file, sync_folder};
+use super::folder::{SourceFolder, SpoolFolder, remove_file, reserve_path, sync_folder};
 use super::format::{SegmentHeader, SpoolRecord, encode_record, encoded_len};
 use super::sync::{SyncedFile, Syncer};
 use super::{SpoolError, io};
@@ -16,6 +16,9 @@ use crate::{Fsync, SpoolOptions};
 const SEGMENTS_PER_SPOOL: u64 = 16;
 /// Smallest and largest size of a segment.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(16 << 20);
+
+/// Bytes of the reserve: room for the header of a segment, and for its entry in the folder.
+const RESERVE_BYTES: usize = 8 << 10;
 
 /// Spool of the live source.
 #[derive(Debug)]
@@ -92,6 +95,7 @@ impl Spool {
     ) -> Result<Self, SpoolError> {
         let source = folder.create_source(&header.source_id)?;
         let (active, total) = create_segment(&source, &header, options.fsync)?;
+        write_reserve(&source.path);
         if options.fsync != Fsync::Never {
             sync_folder(folder.path()).map_err(io(folder.path(), "syncing the folder"))?;
         }
@@ -136,14 +140,17 @@ impl Spool {
             self.start_segment(record.sequence)?;
         }
         encode_record(record, &mut self.encoded);
-        let mut file = &*self.active.file;
-        if let Err(error) = file.write_all(&self.encoded) {
-            let error = io(&self.active.path, "appending an event")(error);
-            return Err(match self.truncate() {
-                Ok(()) => AppendError::Unchanged(error),
-                Err(_) => AppendError::Indeterminate(error),
-            });
+        match self.write_encoded() {
+            // The disk is full, or the file is broken.
+            Err(AppendError::Unchanged(error)) => {
+                if !self.free_durable_bytes(record.sequence, durable_below())? {
+                    return Err(AppendError::Unchanged(error));
+                }
+                self.write_encoded()?;
+            }
+            written => written?,
         }
+        let file = &*self.active.file;
         if self.fsync == Fsync::EveryEvent
             && let Err(error) = file.sync_data()
         {
@@ -158,6 +165,35 @@ impl Spool {
         self.active.next = record.sequence + 1;
         self.total += bytes;
         Ok(AppendOutcome::Appended)
+    }
+
+    /// Writes the encoded record. If that fails, truncates the file after the last whole record.
+    fn write_encoded(&self) -> Result<(), AppendError> {
+        let mut file = &*self.active.file;
+        let Err(error) = file.write_all(&self.encoded) else { return Ok(()) };
+        let error = io(&self.active.path, "appending an event")(error);
+        Err(match self.truncate() {
+            Ok(()) => AppendError::Unchanged(error),
+            Err(_) => AppendError::Indeterminate(error),
+        })
+    }
+
+    /// Frees the disk of events that are durable, for a spool that is not full itself. Returns false if there are none. The
+    /// reserve gives the room for a new segment, so that the active one can be removed.
+    fn free_durable_bytes(&mut self, next: i64, durable_below: i64) -> Result<bool, AppendError> {
+        let closed = self.closed.len();
+        self.remove_durable_segments(durable_below)?;
+        if self.closed.len() < closed {
+            return Ok(true);
+        }
+        if self.active.next == self.active.first || self.active.next > durable_below {
+            return Ok(false);
+        }
+        remove_file(&reserve_path(&self.folder.path)).map_err(AppendError::Unchanged)?;
+        self.start_segment(next)?;
+        self.remove_durable_segments(durable_below)?;
+        write_reserve(&self.folder.path);
+        Ok(true)
     }
 
     /// Removes the record that was appended last.
@@ -229,6 +265,15 @@ fn segment_bytes(max_bytes: u64) -> u64 {
 /// Returns the path of a segment.
 pub(super) fn segment_path(folder: &Path, first: i64) -> PathBuf {
     folder.join(format!("{first:020}.seg"))
+}
+
+/// Writes the reserve. Without it, a full disk may keep a durable segment until the source is closed.
+fn write_reserve(folder: &Path) {
+    let path = reserve_path(folder);
+    if let Err(error) = std::fs::write(&path, [0; RESERVE_BYTES]) {
+        tracing::debug!(%error, file = %path.display(), "spool: no reserve");
+        let _ = remove_file(&path);
+    }
 }
 
 fn create_segment(

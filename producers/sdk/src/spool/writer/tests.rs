@@ -44,9 +44,9 @@ fn dead_range(folder: &Path) -> Option<(i64, i64)> {
 }
 
 fn bytes_on_disk(spool: &Spool) -> u64 {
-    let sizes =
-        std::fs::read_dir(&spool.folder.path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
-    sizes.sum()
+    let entries = std::fs::read_dir(&spool.folder.path).unwrap().map(Result::unwrap);
+    let segments = entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "seg"));
+    segments.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
 #[test]
@@ -167,4 +167,25 @@ fn full_disk_rejects_appends_until_there_is_room() {
     assert!(matches!(error, AppendError::Indeterminate(_)), "{error:?}");
     drop(spool);
     assert_eq!(dead_range(folder.path()), Some((0, 2)));
+}
+
+/// A decision point on a full disk would deny every call otherwise, even when all of its events are in Kafka.
+#[test]
+fn full_disk_has_room_again_once_the_events_are_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = spool(folder.path(), Fsync::Never);
+    append(&mut spool, 0, b"first", 0);
+    append(&mut spool, 1, b"second", 0);
+    let first = segment_path(&spool.folder.path, 0);
+    let record = SpoolRecord { sequence: 2, kind: RecordKind::Event, key: b"acme/s", value: b"third" };
+    spool.fill_disk(false);
+    let error = spool.append(&record, || 1).unwrap_err();
+    assert!(matches!(error, AppendError::Unchanged(_)), "one event is not durable: {error:?}");
+    assert!(first.exists() && reserve_path(&spool.folder.path).exists());
+    assert_eq!(spool.append(&record, || 2).unwrap(), AppendOutcome::Appended);
+    assert!(!first.exists(), "its events are durable");
+    assert!(reserve_path(&spool.folder.path).exists());
+    assert_eq!(spool.total, bytes_on_disk(&spool));
+    drop(spool);
+    assert_eq!(dead_range(folder.path()), Some((2, 3)));
 }
