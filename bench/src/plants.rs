@@ -8,7 +8,7 @@ use agentgov_faults::{
     PLANT_ALTER_DECISION, PLANT_COMMIT_FIRST, PLANT_DOUBLE_DECISION, PLANT_FORGET_DECISION,
     PLANT_NO_TAIL_READ,
 };
-use agentgov_pdp::{DecisionLog, RecordedDecision};
+use agentgov_pdp::{DecisionLog, NotRecorded, RecordedDecision};
 use agentgov_runtime::hooks::{self, GroupConsumer, Hooks, TopicPartition};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::KafkaResult;
@@ -59,7 +59,7 @@ fn resume_offset(consumer: &GroupConsumer, at: &TopicPartition, next: i64) -> Ka
 }
 
 /// Records each decision, or makes a planted mistake with some.
-fn record_decision(log: &dyn DecisionLog, decision: &RecordedDecision<'_>) -> Result<(), String> {
+fn record_decision(log: &dyn DecisionLog, decision: &RecordedDecision<'_>) -> Result<(), NotRecorded> {
     static DECISIONS: AtomicU64 = AtomicU64::new(0);
     let number = DECISIONS.fetch_add(1, Ordering::Relaxed);
     let is_wrong = |plant, offset| number % WRONG_ONE_IN == offset && is_planted(plant);

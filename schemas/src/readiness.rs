@@ -32,6 +32,8 @@ vocabulary! {
         SigningKey = "signing_key",
         /// A second reader confirms that skipped offsets have no record.
         Skipped = "skipped",
+        /// A policy decision point cannot record its decisions, e.g. because the disk of its spool is full.
+        Spool = "spool",
         /// A policy decision point does not know the state of sessions, or knows only an old one.
         Stale = "stale",
         /// The stage waits for tables, partitions, the end of a rebalance or its restored state.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use agentgov_connect::Endpoints;
 use agentgov_follower::{Follower, FollowerConfig};
 use agentgov_pdp::{
-    AskedApproval, Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, RecordedDecision,
-    ServerConfig,
+    AskedApproval, Callers, DecisionLog, DecisionServer, LogPoint, LogPointConfig, NotRecorded,
+    RecordedDecision, ServerConfig,
 };
 use agentgov_schemas::bounds::STACK_BYTES;
 use agentgov_schemas::topology::Topology;
@@ -195,30 +195,39 @@ impl RecorderLog {
         Ok(Self { producer, recorders: Mutex::default() })
     }
 
-    fn recorder(&self, tenant_id: &str, environment: &str) -> Result<Arc<Recorder>, String> {
+    fn recorder(&self, tenant_id: &str, environment: &str) -> Result<Arc<Recorder>, NotRecorded> {
         let key = (tenant_id.to_owned(), environment.to_owned());
         let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(recorder) = recorders.get(&key) {
             return Ok(Arc::clone(recorder));
         }
         if recorders.len() >= MAX_SOURCES {
-            return Err(format!("expected at most {MAX_SOURCES} tenants and environments, found one more"));
+            let reason = format!("expected at most {MAX_SOURCES} tenants and environments, found one more");
+            return Err(NotRecorded::Decision(reason));
         }
         // Denies at once if the buffer is full, instead of delaying the decision.
         let options =
             SourceOptions { when_full: WhenFull::Fail, ..SourceOptions::new(tenant_id, environment) };
-        let recorder = Arc::new(self.producer.recorder(options).map_err(|error| error.to_string())?);
+        let opened = self.producer.recorder(options).map_err(|error| NotRecorded::Log(error.to_string()))?;
+        let recorder = Arc::new(opened);
         recorders.insert(key, Arc::clone(&recorder));
         Ok(recorder)
     }
 
-    fn record(&self, tenant_id: &str, environment: &str, event: &Event<'_>) -> Result<(), String> {
+    fn record(&self, tenant_id: &str, environment: &str, event: &Event<'_>) -> Result<(), NotRecorded> {
         let recorder = self.recorder(tenant_id, environment)?;
         recorder.record(event).map(|_| ()).map_err(|error| {
             if matches!(error, RecordError::Stopped { .. }) {
                 self.forget(tenant_id, environment);
             }
-            error.to_string()
+            let reason = error.to_string();
+            match error {
+                RecordError::Full { .. }
+                | RecordError::SpoolFull { .. }
+                | RecordError::Spool { .. }
+                | RecordError::Stopped { .. } => NotRecorded::Log(reason),
+                _ => NotRecorded::Decision(reason),
+            }
         })
     }
 
@@ -245,7 +254,7 @@ impl DecisionLog for SharedLog {
         recorders.values().map(|recorder| recorder.stats().waiting_bytes as u64).sum()
     }
 
-    fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String> {
+    fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), NotRecorded> {
         let event = Event {
             occurred_at: Some(decision.occurred_at),
             actor: decision.actor,
@@ -264,6 +273,7 @@ impl DecisionLog for SharedLog {
             approval: Some(asked.approval),
             ..Event::new(catalogue::APPROVAL_ASKED, asked.session_id, asked.agent)
         };
-        self.0.record(asked.tenant_id, asked.environment, &event)
+        let recorded = self.0.record(asked.tenant_id, asked.environment, &event);
+        recorded.map_err(|fault| fault.reason().to_owned())
     }
 }

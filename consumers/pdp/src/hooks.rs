@@ -5,10 +5,10 @@
 
 use std::sync::OnceLock;
 
-use crate::log_point::{DecisionLog, RecordedDecision};
+use crate::log_point::{DecisionLog, NotRecorded, RecordedDecision};
 
 /// Function that records a decision to the log.
-pub type RecordDecision = fn(&dyn DecisionLog, &RecordedDecision<'_>) -> Result<(), String>;
+pub type RecordDecision = fn(&dyn DecisionLog, &RecordedDecision<'_>) -> Result<(), NotRecorded>;
 
 static RECORD: OnceLock<RecordDecision> = OnceLock::new();
 
@@ -17,6 +17,6 @@ pub fn set_record(record: RecordDecision) {
     RECORD.get_or_init(|| record);
 }
 
-pub(crate) fn record(log: &dyn DecisionLog, decision: &RecordedDecision<'_>) -> Result<(), String> {
+pub(crate) fn record(log: &dyn DecisionLog, decision: &RecordedDecision<'_>) -> Result<(), NotRecorded> {
     RECORD.get().map_or_else(|| log.record(decision), |record| record(log, decision))
 }

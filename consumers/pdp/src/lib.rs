@@ -29,6 +29,6 @@ pub use answer::{Answer, BundleId};
 pub use bundle_only::BundleOnly;
 pub use callers::{Caller, Callers};
 pub use http::{DecisionServer, MAX_BODY_BYTES, MAX_EVALUATIONS, ServerConfig, ServerError};
-pub use log_point::{AskedApproval, DecisionLog, LogPoint, LogPointConfig, RecordedDecision};
+pub use log_point::{AskedApproval, DecisionLog, LogPoint, LogPointConfig, NotRecorded, RecordedDecision};
 pub use point::{DecisionPoint, Found, FoundResult, Question, Refusal, Search, SearchTarget};
 pub use tls::TlsFiles;

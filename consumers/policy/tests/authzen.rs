@@ -359,6 +359,36 @@ fn values_are_read_by_their_declared_types() {
 }
 
 #[test]
+fn optional_action_is_absent_without_its_declared_properties() {
+    let schema = |action: &str| {
+        format!(
+            "entity user; entity doc; action lend appliesTo {{ principal: user, resource: doc, \
+             context: {{ {action}: {{ days: Long }} }} }};"
+        )
+    };
+    let policies = "@id(\"all\") permit (principal, action, resource);
+        @id(\"long\") @severity(\"low\") @effect(\"ask\") forbid (principal, action, resource)
+            when { context has action && context.action.days > 30 };";
+    let decided = |action: &str, properties: Value| {
+        let schema = schema(action);
+        let files = files(&[
+            ("schema.cedarschema", schema.as_str()),
+            ("entities.yaml", "entities: []"),
+            ("p.cedar", policies),
+        ]);
+        let bundle = AccessBundle::compile(&files).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let (user, doc) = (entity("user", "ann", json!({})), entity("doc", "d", json!({})));
+        evaluate(&bundle, &user, ("lend", properties), &doc, json!({})).decision
+    };
+    assert_eq!(decided("action?", json!({})), Decision::Allow);
+    assert_eq!(decided("action?", json!({ "reason": "a show" })), Decision::Allow);
+    assert_eq!(decided("action?", json!({ "days": 31 })), Decision::Ask);
+    assert_eq!(decided("action?", json!({ "days": "31" })), Decision::Indeterminate);
+    // A required one that is missing is an error, as any other.
+    assert_eq!(decided("action", json!({})), Decision::Indeterminate);
+}
+
+#[test]
 fn one_entity_as_subject_and_resource_has_one_set_of_properties() {
     let bundle = bundle(
         "@id(\"x\") permit (principal, action == Action::\"greet\", resource) when { resource has level && resource.level == 3 };",

@@ -8,6 +8,7 @@
 
 mod approvals;
 mod question;
+mod recording;
 mod search;
 mod signing;
 
@@ -37,6 +38,8 @@ use crate::point::{DecisionPoint, Found, Question, Refusal, Search};
 pub use approvals::AskedApproval;
 use approvals::{AccessRequest, ApprovalsAhead, Asking, CallKey};
 use question::CallQuestion;
+pub use recording::NotRecorded;
+use recording::RecordingFaults;
 use signing::KeyAge;
 
 /// Maximum time that the decisions of a request wait for the sequence numbers in its `after`, all together.
@@ -56,7 +59,7 @@ pub trait DecisionLog: Send + Sync + 'static {
     ///
     /// # Errors
     /// The reason why it was not written; the call is then denied.
-    fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), String>;
+    fn record(&self, decision: &RecordedDecision<'_>) -> Result<(), NotRecorded>;
 
     /// Writes the request for an approval to the spool. Once this returns, its id may be sent to the caller.
     ///
@@ -125,6 +128,7 @@ pub struct LogPoint<L> {
     /// Time at which the signing key was first found published.
     key_known_since: OnceLock<Instant>,
     approvals: ApprovalsAhead,
+    faults: RecordingFaults,
 }
 
 /// Outcome of the policies, without references to the state.
@@ -158,7 +162,14 @@ struct Outcome {
 impl<L: DecisionLog> LogPoint<L> {
     /// Decides on the state of `follower`, and records to `log`.
     pub fn new(follower: Arc<Follower>, log: L, config: LogPointConfig) -> Self {
-        Self { follower, log, config, key_known_since: OnceLock::new(), approvals: ApprovalsAhead::default() }
+        Self {
+            follower,
+            log,
+            config,
+            key_known_since: OnceLock::new(),
+            approvals: ApprovalsAhead::default(),
+            faults: RecordingFaults::default(),
+        }
     }
 
     /// Decides a call. Waits for its `after` at most for `wait`. Approvals count only with a signing key: the evaluator
@@ -409,7 +420,7 @@ impl<L: DecisionLog> LogPoint<L> {
         outcome: &Outcome,
         id: &str,
         expires_at: Option<Millis>,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotRecorded> {
         let evaluation = Evaluation {
             id,
             caller: caller.map(|caller| caller.name.as_str()),
@@ -534,13 +545,20 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
         let recorded = self.record(caller, &call, &outcome, id_text, expires_at);
         failpoint::edge("pdp::recorded");
         match recorded {
-            Ok(()) => Ok(outcome.answer(id, true, token)),
-            Err(reason) => {
-                tracing::error!(
-                    decision = id_text,
-                    reason,
-                    "a decision could not be recorded: the call is denied"
-                );
+            Ok(()) => {
+                self.faults.recorded();
+                Ok(outcome.answer(id, true, token))
+            }
+            Err(fault) => {
+                if let Some(decisions) = self.faults.failed(&fault, Instant::now()) {
+                    let (decision, reason) = (id_text, fault.reason());
+                    tracing::error!(
+                        decision,
+                        reason,
+                        decisions,
+                        "decisions could not be recorded: the calls are denied"
+                    );
+                }
                 release();
                 outcome.decision = Decision::Deny;
                 outcome.reason = NOT_RECORDED;
@@ -562,6 +580,10 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
 
     fn report(&self, health: &Health) {
         record_waiting_decisions(self.log.waiting_bytes());
+        match self.faults.current(Instant::now()) {
+            None => health.clear(NotReadyReason::Spool),
+            Some(reason) => health.set_not_ready(NotReadyReason::Spool, reason),
+        }
         let Some(key) = &self.config.signing_key else { return };
         let tenants = self.config.tenants.iter().map(|tenant| Some(tenant.as_str()));
         // Without callers, the tenants are not known before their requests.

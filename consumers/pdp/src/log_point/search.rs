@@ -189,13 +189,13 @@ mod tests {
     use agentgov_schemas::topology::Topology;
 
     use super::*;
-    use crate::log_point::{AskedApproval, LogPointConfig, RecordedDecision};
+    use crate::log_point::{AskedApproval, LogPointConfig, NotRecorded, RecordedDecision};
 
     struct NoLog;
 
     impl DecisionLog for NoLog {
-        fn record(&self, _: &RecordedDecision<'_>) -> Result<(), String> {
-            Err("a search records nothing".to_owned())
+        fn record(&self, _: &RecordedDecision<'_>) -> Result<(), NotRecorded> {
+            Err(NotRecorded::Log("a search records nothing".to_owned()))
         }
 
         fn record_asked(&self, _: &AskedApproval<'_>) -> Result<(), String> {

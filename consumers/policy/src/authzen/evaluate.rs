@@ -261,8 +261,9 @@ impl AccessBundle {
         Ok(ancestors)
     }
 
-    /// Converts the declared attributes of the context. `context.action` always has the properties of the request's
-    /// action, even if the request's own context has an attribute `action`.
+    /// Converts the declared attributes of the context. `context.action` has the properties of the request's action, never an
+    /// attribute `action` of the request's own context. If the schema says that it is optional, it is absent for an action
+    /// without declared properties: strict validation lets a policy read its required members after `context has action`.
     fn context(
         &self,
         request: &AccessRequest<'_>,
@@ -283,8 +284,10 @@ impl AccessBundle {
         let mut pairs = convert("context", request.context, &action.context);
         if let Some(declared) = &action.properties {
             let properties = convert("action.properties", &request.action.properties, declared);
-            let properties = RestrictedExpression::new_record(properties).map_err(InternalError::new)?;
-            pairs.push((ACTION_ATTRIBUTE.to_owned(), properties));
+            if !(properties.is_empty() && action.are_properties_optional) {
+                let properties = RestrictedExpression::new_record(properties).map_err(InternalError::new)?;
+                pairs.push((ACTION_ATTRIBUTE.to_owned(), properties));
+            }
         }
         Ok(pairs)
     }

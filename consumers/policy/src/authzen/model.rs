@@ -51,6 +51,8 @@ pub(super) struct ActionModel {
     pub(super) context: Attributes,
     /// The action's properties, if the context has them.
     pub(super) properties: Option<Attributes>,
+    /// True if the context need not have them.
+    pub(super) are_properties_optional: bool,
 }
 
 /// Mistake in the schema: byte offset and message.
@@ -90,7 +92,9 @@ impl Model {
             }
         }
         for (uid, mut context) in declared.actions {
-            let properties = context.remove(ACTION_ATTRIBUTE).map(|attribute| (*attribute.of).clone());
+            let declared = context.remove(ACTION_ATTRIBUTE);
+            let are_properties_optional = declared.as_ref().is_some_and(|attribute| !attribute.required);
+            let properties = declared.map(|attribute| (*attribute.of).clone());
             let properties = match properties {
                 None => None,
                 Some(AttributeType::Record(properties)) => Some(properties),
@@ -104,7 +108,8 @@ impl Model {
             let groups = action_entities.ancestors(&uid).into_iter().flatten().cloned();
             let groups = groups.chain([uid.clone()]).collect();
             let called = uid.id().unescaped().to_owned();
-            let action = ActionModel { uid: uid.clone(), groups, context, properties };
+            let action =
+                ActionModel { uid: uid.clone(), groups, context, properties, are_properties_optional };
             if let Some(other) = actions.insert(called.clone(), action) {
                 problems.push(format!("{} and {uid} are both named `{called}` for requests", other.uid));
             }
