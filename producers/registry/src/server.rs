@@ -289,7 +289,8 @@ impl Server {
     fn initialize(&mut self) -> Result<(), ServerError> {
         let params = json!({
             "protocolVersion": VERSION,
-            "capabilities": {},
+            // Some servers list more tools to a client that has these.
+            "capabilities": { "roots": {}, "sampling": {}, "elicitation": { "form": {}, "url": {} } },
             "clientInfo": { "name": "agentgov", "version": env!("CARGO_PKG_VERSION") },
         });
         if self.request("initialize", params)?.is_ok() {
@@ -341,7 +342,7 @@ impl Server {
         }
     }
 
-    /// Answers a request of the server. This client has no capabilities, so it knows `ping` only.
+    /// Answers a request of the server. This client knows `ping` only, since it stays for a list of tools.
     fn answer(&self, method: &str, id: &RawValue) -> Result<(), ServerError> {
         let answer = if method == "ping" {
             json!({ "jsonrpc": "2.0", "id": id, "result": {} })

@@ -21,6 +21,8 @@ use crate::reply;
 
 /// Maximum number of pages that the gateway reads itself.
 const MAX_PAGES: usize = 100;
+/// Scope of a list that only its client may keep.
+const PRIVATE: &str = "\"private\"";
 /// Time for a page that the gateway reads itself.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -158,11 +160,15 @@ impl Proxy {
             is_accepted && !Target::is_reserved(&tool.name)
         });
         let kept: Vec<&str> = kept.map(|tool| tool.raw.get()).collect();
-        if kept.len() == tools.0.len() {
-            return Ok(None);
-        }
         let text = std::str::from_utf8(response).map_err(|error| error.to_string())?;
-        Ok(splice(text, list.get(), &format!("[{}]", kept.join(","))).map(String::into_bytes))
+        let reduced = if kept.len() == tools.0.len() {
+            None
+        } else {
+            splice(text, list.get(), &format!("[{}]", kept.join(",")))
+        };
+        // Another agent may see other tools.
+        let private = with_private_scope(reduced.as_deref().unwrap_or(text));
+        Ok(private.or(reduced).map(String::into_bytes))
     }
 
     fn report_definition(&self, name: &str, listed: Digest, accepted: Option<&str>) {
@@ -172,6 +178,13 @@ impl Proxy {
             tracing::error!(tool, %error, "gateway: a definition that is not accepted is not recorded");
         }
     }
+}
+
+/// Returns a response that only its client may keep; `None` if it says so already, or nothing about it.
+fn with_private_scope(response: &str) -> Option<String> {
+    let result = Members::read(response).ok()?.get("result")?;
+    let scope = Members::read(result.get()).ok()?.get("cacheScope")?;
+    if scope.get() == PRIVATE { None } else { splice(response, scope.get(), PRIVATE) }
 }
 
 /// Tools of a page.
@@ -215,6 +228,14 @@ impl<'a> Tools<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_is_its_clients_only() {
+        let response = |scope: &str| format!(r#"{{"id":1, "result":{{"tools":[]{scope}}}}}"#);
+        let private = response(r#","cacheScope":"private""#);
+        assert_eq!(with_private_scope(&response(r#","cacheScope":"public""#)), Some(private.clone()));
+        assert_eq!((with_private_scope(&private), with_private_scope(&response(""))), (None, None));
+    }
 
     #[test]
     fn tools_have_names_and_digests_of_their_definitions() {
