@@ -15,7 +15,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,6 +48,14 @@ pub struct Owner<'a> {
     pub agent_id: &'a str,
 }
 
+impl Owner<'_> {
+    /// Returns true if a session is of this client.
+    pub fn has(&self, identity: &Identity) -> bool {
+        (self.tenant_id, self.environment, self.agent_id)
+            == (&*identity.tenant_id, &*identity.environment, &*identity.agent_id)
+    }
+}
+
 /// Hook without an answer. It blocks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
@@ -65,7 +73,6 @@ pub enum HookError {
 /// The hooks of coding agents. They share their sessions with the MCP servers of the gateway.
 pub struct Hooks {
     sessions: Arc<Sessions>,
-    gateway_servers: BTreeSet<String>,
     states: Mutex<States>,
 }
 
@@ -90,27 +97,34 @@ struct HookSession {
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks").field("gateway_servers", &self.gateway_servers).finish_non_exhaustive()
+        f.debug_struct("Hooks").finish_non_exhaustive()
     }
 }
 
 impl Hooks {
-    /// Creates the hooks of a gateway. Calls of `gateway_servers` are left to the gateway, which decides them itself.
-    pub fn new(sessions: Arc<Sessions>, gateway_servers: impl IntoIterator<Item = String>) -> Self {
-        Self { sessions, gateway_servers: gateway_servers.into_iter().collect(), states: Mutex::default() }
+    /// Creates the hooks of a gateway.
+    pub fn new(sessions: Arc<Sessions>) -> Self {
+        Self { sessions, states: Mutex::default() }
     }
 
-    /// Answers a hook. Every error must block what the agent is about to do.
+    /// Answers a hook. Every error must block what the agent is about to do. Calls of MCP servers that `is_behind_gateway` are
+    /// left to the gateway, which decides them itself.
     ///
     /// # Errors
     /// If the body is malformed, the call is not decided, or something is not recorded.
-    pub fn answer(&self, agent: CodingAgent, owner: &Owner<'_>, body: &[u8]) -> Result<HookReply, HookError> {
+    pub fn answer(
+        &self,
+        agent: CodingAgent,
+        owner: &Owner<'_>,
+        body: &[u8],
+        is_behind_gateway: impl FnOnce(&str) -> bool,
+    ) -> Result<HookReply, HookError> {
         let body = std::str::from_utf8(body)
             .map_err(|error| HookError::Malformed(format!("expected UTF-8: {error}")))?;
         let payload = Payload::read(agent, body).map_err(HookError::Malformed)?;
         let allowed = HookReply::allowed(agent, &payload.event);
         if let HookEvent::Before(call) | HookEvent::After(call, _) = &payload.event
-            && call.server.as_ref().is_some_and(|server| self.gateway_servers.contains(server))
+            && call.server.as_deref().is_some_and(is_behind_gateway)
         {
             return Ok(allowed);
         }

@@ -198,3 +198,42 @@ fn request_of_a_stranger_or_a_page_is_refused() {
     assert!(running.types().is_empty());
     assert_eq!(running.http.get(format!("{}/readyz", running.url)).send().unwrap().status(), 200);
 }
+
+#[test]
+fn hook_is_answered_and_calls_of_a_connected_server_are_left_to_the_gateway() {
+    let running = Running::start("required");
+    let post = |name: &str, token: &str, media_type: &str, body: &Value| {
+        let request = running.http.post(format!("{}/hooks/{name}", running.url)).bearer_auth(token);
+        request.header("Content-Type", media_type).body(body.to_string()).send().unwrap()
+    };
+    let session = |session: &str| json!({ "session_id": session, "hook_event_name": "SessionStart" });
+    let json_type = "application/json";
+    let (status, answer) = status_and_json(post("codex", TOKENS[0], json_type, &session("s")));
+    assert_eq!((status, answer), (200, json!({})));
+    assert_eq!(running.types(), ["session.started", "hooks.attached"]);
+    for (name, token, media_type, body, status) in [
+        ("codex", TOKENS[0], json_type, json!({ "session_id": "s", "hook_event_name": "Other" }), 400),
+        ("codex", TOKENS[0], "text/plain", session("s"), 400),
+        ("codex", "another", json_type, session("s"), 401),
+        ("codex", TOKENS[1], json_type, session("s"), 403),
+        ("emacs", TOKENS[0], json_type, session("s"), 404),
+    ] {
+        assert_eq!(
+            post(name, token, media_type, &body).status(),
+            status,
+            "{name} {token} {media_type} {body}"
+        );
+    }
+    let call = |token: &str| {
+        let call = json!({
+            "session_id": format!("s-{token}"), "hook_event_name": "PreToolUse", "tool_use_id": "c",
+            "tool_name": "mcp__files__read_file", "tool_input": {},
+        });
+        assert_eq!(post("claude-code", token, json_type, &call).status(), 200);
+        running.types().iter().filter(|r#type| *r#type == "tool.invoked").count()
+    };
+    assert_eq!(call(TOKENS[0]), 1, "nobody is connected");
+    running.initialize(TOKENS[0]);
+    assert_eq!(call(TOKENS[0]), 1, "the gateway decides it");
+    assert_eq!(call(TOKENS[1]), 2, "another agent is connected");
+}

@@ -83,11 +83,11 @@ fn hooks() -> (Hooks, History) {
     let history = History::default();
     let log = Arc::clone(&history);
     let sessions = Sessions::new(Arc::new(FakeDecider(Arc::clone(&log))), Box::new(FakeLog(log)));
-    (Hooks::new(Arc::new(sessions), ["files".to_owned()]), history)
+    (Hooks::new(Arc::new(sessions)), history)
 }
 
 fn answer(hooks: &Hooks, agent: CodingAgent, body: &str) -> Result<HookReply, HookError> {
-    hooks.answer(agent, &OWNER, body.as_bytes())
+    hooks.answer(agent, &OWNER, body.as_bytes(), |server| server == "files")
 }
 
 /// Returns what was asked and recorded, without the note about the source.
@@ -302,7 +302,7 @@ fn doubt_is_an_error_and_never_an_answer() {
         assert!(steps(&history).is_empty(), "{given}");
     }
     let (hooks, _) = hooks();
-    let malformed = hooks.answer(agent, &OWNER, b"{\"a\":\"\xff\"}");
+    let malformed = hooks.answer(agent, &OWNER, b"{\"a\":\"\xff\"}", |_| false);
     assert!(matches!(malformed, Err(HookError::Malformed(_))), "{malformed:?}");
     for given in
         [call(r#""Bash""#, r#"{"x":"away"}"#), body(agent, "UserPromptSubmit", r#","prompt":"full""#)]
@@ -341,10 +341,10 @@ fn session_of_another_agent_is_refused() {
     answer(&hooks, agent, &prompt).unwrap();
     steps(&history);
     let other = Owner { agent_id: "other-bot", ..OWNER };
-    let refused = hooks.answer(agent, &other, prompt.as_bytes());
+    let refused = hooks.answer(agent, &other, prompt.as_bytes(), |_| false);
     assert!(matches!(refused, Err(HookError::Forbidden(_))), "{refused:?}");
     // Tenants are kept apart.
-    hooks.answer(agent, &Owner { tenant_id: "t", ..other }, prompt.as_bytes()).unwrap();
+    hooks.answer(agent, &Owner { tenant_id: "t", ..other }, prompt.as_bytes(), |_| false).unwrap();
     assert_eq!(steps(&history), ["s user.input user hi"]);
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::config::ServerEntry;
 use crate::envelope::{Envelope, RequestId};
+use crate::hooks::Owner;
 use crate::json::Members;
 use crate::process::{PrintLog, ServerProcess, StartError};
 use crate::proxy::{Proxy, ProxyConfig};
@@ -181,6 +182,13 @@ impl Connections {
 
     fn open(&self) -> MutexGuard<'_, HashMap<Key, Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns true if the agent has an open connection with a server, in any session.
+    pub(super) fn has_open(&self, server: &str, owner: &Owner<'_>) -> bool {
+        self.open().iter().any(|((name, identity), connection)| {
+            name == server && owner.has(identity) && !connection.has_ended()
+        })
     }
 
     /// Returns the connection of a session with a server, if it is open.

@@ -39,7 +39,7 @@ pub(super) async fn post(
     let answered = tokio::task::spawn_blocking(move || {
         let owner =
             Owner { tenant_id: &caller.tenant, environment: &caller.environment, agent_id: &caller.agent };
-        gateway.hooks.answer(agent, &owner, &body)
+        gateway.hooks.answer(agent, &owner, &body, |server| gateway.connections.has_open(server, &owner))
     });
     let answered = answered.await.map_err(|_| {
         HttpError::text(StatusCode::INTERNAL_SERVER_ERROR, "a bug in agentgov: the request panicked")

@@ -104,7 +104,7 @@ impl HttpGateway {
         let gateway = Arc::new(Gateway {
             callers: config.callers,
             connections: Connections::new(parts.proxy, parts.print_log, Arc::clone(&parts.sessions)),
-            hooks: Hooks::new(Arc::clone(&parts.sessions), config.servers.keys().cloned()),
+            hooks: Hooks::new(Arc::clone(&parts.sessions)),
             sessions: parts.sessions,
             servers: config.servers,
         });
