@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use agentgov_policy::RULES_VERSION;
 use agentgov_processor::{OutputError, Outputs};
+use agentgov_schemas::Digest;
 use agentgov_schemas::basis::EvaluationBasis;
+use agentgov_schemas::subject::{self, Subject};
 use agentgov_schemas::topology::{MissingRole, SessionLimits, Stage, Topology};
 use agentgov_schemas::verdict::TablePosition;
-use agentgov_schemas::{Digest, subject};
+
+/// Schemas of the global tables that rules depend on.
+const REQUIRED_TABLES: [Subject; 4] = [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY];
 
 /// The current basis, of every partition. It changes between batches only.
 #[derive(Debug)]
@@ -34,12 +38,20 @@ impl Basis {
     /// Creates the basis of a stage whose tables are empty.
     ///
     /// # Errors
-    /// Fails if the topology has no topic of actions, or the stage emits no topic of bases.
+    /// Fails if the topology has no topic of actions, if the stage emits no topic of bases, or if it lacks one of the global
+    /// tables that rules depend on: an empty table would suspend nothing.
     pub fn new(topology: &Topology, stage: &Stage, limits: SessionLimits) -> Result<Self, MissingRole> {
         let (topic, settings) = topology.topic_of(subject::ACTION_EVENT)?;
         let (bases, _) = topology.topic_of(subject::EVALUATION_BASIS)?;
         if !stage.emits.iter().any(|emitted| emitted.value == bases) {
             return Err(MissingRole::Output { stage: "evaluator", schema: subject::EVALUATION_BASIS.name });
+        }
+        for required in REQUIRED_TABLES {
+            let (topic, _) = topology.topic_of(required)?;
+            if !stage.global_tables.iter().any(|table| table.value == topic) {
+                let (stage, topic) = ("evaluator", topic.to_owned());
+                return Err(MissingRole::GlobalTable { stage, topic, schema: required.name });
+            }
         }
         // Controls are for the loop; the evaluator does not fold them.
         let controls = topology.topic_of(subject::CONTROL).ok().map(|(topic, _)| topic);

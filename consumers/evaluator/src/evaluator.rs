@@ -50,8 +50,8 @@ impl Evaluator {
     /// Creates an evaluator with empty global tables.
     ///
     /// # Errors
-    /// Fails if the topology has no session limits for the stage, no topic for actions, agents, tools, bundles or keys, or if the
-    /// stage emits no evaluation bases.
+    /// Fails if the topology has no session limits for the stage, no topic for actions, agents, tools, bundles or keys, if the
+    /// stage does not fold the last four as global tables, or if it emits no evaluation bases.
     pub fn new(topology: &Topology, stage: &Stage) -> Result<Self, MissingRole> {
         let limits = stage.session.as_ref();
         let limits = limits.ok_or(MissingRole::Setting { stage: "evaluator", setting: "session" })?;

@@ -303,3 +303,16 @@ fn evaluator_without_a_topic_of_bases_does_not_start() {
         "topology: expected a topic with schema `evaluation-basis` in the emits of stage `evaluator`, found none"
     );
 }
+
+#[test]
+fn evaluator_without_a_global_table_does_not_start() {
+    for required in [subject::AGENT, subject::TOOL, subject::BUNDLE, subject::KEY] {
+        let mut topology = Topology::embedded().unwrap();
+        let topic = topology.topic_of(required).unwrap().0.to_owned();
+        let stage = &mut topology.stages.get_mut("evaluator").unwrap().value;
+        stage.global_tables.retain(|table| table.value != topic);
+        let error = Evaluator::new(&topology, topology.stage("evaluator").unwrap()).unwrap_err();
+        let expected = format!("expected topic `{topic}` (schema `{}`) in the global_tables", required.name);
+        assert!(error.to_string().contains(&expected), "{error}");
+    }
+}

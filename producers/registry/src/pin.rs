@@ -7,7 +7,8 @@ use agentgov_schemas::definition::ToolDefinition;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::settle::{readable, update};
+use crate::push::last_tool;
+use crate::settle::{LoggedEntry, update};
 use crate::{AcceptedDefinition, Error, RegisteredTool, RegistryContext};
 
 /// How a tool's definition differs.
@@ -142,16 +143,12 @@ pub fn accept_definitions(
         })
         .collect();
     let keys: BTreeSet<String> = by_key.keys().cloned().collect();
-    let updated = update(context, &keys, pushed_by, |key, entries, _| {
+    let updated = update(context, &keys, pushed_by, |key, entries, own| {
         let (blank, diff) = by_key.get(key).ok_or_else(|| Error::Encode {
             key: key.to_owned(),
             message: "expected a tool of the server, found none".to_owned(),
         })?;
-        let last = entries.iter().rev().find_map(readable).unwrap_or(blank);
-        if last.definition == diff.now {
-            return Ok(last.clone());
-        }
-        Ok(RegisteredTool { definition: diff.now.clone(), reason: reason.to_owned(), ..last.clone() })
+        Ok(accepted_tool((blank, &diff.now), reason, entries, own))
     })?;
     Ok(updated
         .into_iter()
@@ -160,8 +157,25 @@ pub fn accept_definitions(
         .collect())
 }
 
+/// Derives the entry that accepts a definition of the tool of `blank` after `entries`. It keeps the suspension of an `own` entry, as a
+/// push does: an entry of another acceptance may follow from an earlier own one, which ended it.
+fn accepted_tool(
+    (blank, definition): (&RegisteredTool, &AcceptedDefinition),
+    reason: &str,
+    entries: &[LoggedEntry<RegisteredTool>],
+    own: Option<&RegisteredTool>,
+) -> RegisteredTool {
+    let last = last_tool(blank.clone(), entries, own);
+    if last.definition == *definition {
+        return last;
+    }
+    RegisteredTool { definition: definition.clone(), reason: reason.to_owned(), ..last }
+}
+
 #[cfg(test)]
 mod tests {
+    use agentgov_schemas::governance::ToolState;
+
     use super::*;
 
     fn listed(json: &str) -> ToolDefinition {
@@ -204,6 +218,29 @@ mod tests {
         assert_eq!(diffs[0].members[1].now, Some("y".into()));
         let long = [listed_with_name(&"x".repeat(MAX_ID_BYTES))];
         assert!(matches!(compare_definitions("files", [], &long), Err(Error::NameTooLong { size: 4102 })));
+    }
+
+    #[test]
+    fn acceptance_keeps_the_suspension_of_its_own_entry() {
+        let active = registered("files/a", None);
+        let accepted = registered("files/a", Some(r#"{"name":"a"}"#));
+        let suspended = |tool: &RegisteredTool| RegisteredTool {
+            state: ToolState::Suspended,
+            reason: "stolen".into(),
+            ..tool.clone()
+        };
+        let mut entries = vec![];
+        let mut derive = |entry: &RegisteredTool, own| {
+            entries.push(LoggedEntry { offset: 0, entry: Ok(entry.clone()) });
+            accepted_tool((&active, &accepted.definition), "reviewed", &entries, own)
+        };
+        let first = derive(&active, None);
+        assert_eq!(first, RegisteredTool { reason: "reviewed".into(), ..accepted.clone() });
+        let kept = derive(&suspended(&active), Some(&first));
+        assert_eq!((kept.state, &kept.definition), (ToolState::Suspended, &accepted.definition));
+        // Another acceptance of the same definition, which follows from the first own entry.
+        let last = derive(&first, Some(&kept));
+        assert_eq!((last.state, &last.definition), (ToolState::Suspended, &accepted.definition));
     }
 
     fn listed_with_name(name: &str) -> ToolDefinition {

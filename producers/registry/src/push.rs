@@ -127,15 +127,22 @@ pub(crate) fn pushed_tool(
     entries: &[LoggedEntry<RegisteredTool>],
     own: Option<&RegisteredTool>,
 ) -> RegisteredTool {
-    let blank = || RegisteredTool::of_tool(&tool.tenant_id, &tool.name);
-    let last = entries.iter().rev().find_map(readable).cloned().unwrap_or_else(blank);
+    last_tool(RegisteredTool::of_tool(&tool.tenant_id, &tool.name), entries, own).with_file(tool)
+}
+
+/// Returns the last of `entries`, or `blank` if there is none, with the suspension of the `own` entry.
+pub(crate) fn last_tool(
+    blank: RegisteredTool,
+    entries: &[LoggedEntry<RegisteredTool>],
+    own: Option<&RegisteredTool>,
+) -> RegisteredTool {
+    let last = entries.iter().rev().find_map(readable).cloned().unwrap_or(blank);
     match own {
         Some(own) if own.state == ToolState::Suspended && last.state == ToolState::Active => {
             RegisteredTool { state: own.state, reason: own.reason.clone(), ..last }
         }
         _ => last,
     }
-    .with_file(tool)
 }
 
 /// Lists the last entry of each agent, in the order of their keys.

@@ -29,6 +29,18 @@ pub enum MissingRole {
         /// Key of the setting in topology.yaml.
         setting: &'static str,
     },
+    /// A stage does not fold a topic of a required schema as a global table.
+    #[error(
+        "topology: expected topic `{topic}` (schema `{schema}`) in the global_tables of stage `{stage}`, found none; add it there"
+    )]
+    GlobalTable {
+        /// The stage.
+        stage: &'static str,
+        /// The topic.
+        topic: String,
+        /// The schema.
+        schema: &'static str,
+    },
     /// A stage does not emit a topic of a required schema.
     #[error("topology: expected a topic with schema `{schema}` in the emits of stage `{stage}`, found none")]
     Output {
