@@ -34,7 +34,7 @@ agents:
 tools: []
 """
 FILES = {
-    "bundle.yaml": 'name: party\nversion: "1"\nenvironments: [production]\n',
+    "bundle.yaml": 'name: party\nversion: "1"\nenvironments: [party]\n',
     "tools.yaml": """default: { effect: external }
 tools:
   TOOL:
@@ -221,7 +221,7 @@ def play(name, tool, modules, agentgov, folder, model, environment, started):
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     (folder / "gateway.yaml").write_text(
         f'listen: 127.0.0.1:0\ncallers:\n  - {{ name: party, token_sha256: "{digest}", tenant: party, '
-        f"environment: production, agent: coder }}\n"
+        f"environment: party, agent: coder }}\n"
     )
     serve = [agentgov, "gateway", "serve", "--config", str(folder / "gateway.yaml")]
     gateway, found = start(serve, environment, r"http://[0-9.:]+")
