@@ -119,6 +119,16 @@ pub struct Demo {
     /// Ask the decision point before each call, and compare each decision with the verdict. Exit code 3: they differ.
     #[arg(long)]
     pub inline: bool,
+    /// Run an agent with an MCP server for files behind the gateway, instead of recorded runs. Exit code 3: a call was not decided
+    /// as expected. Needs Node.js, whose npx fetches the server from npm.
+    #[arg(long, conflicts_with_all = ["input", "inline", "violations"])]
+    pub desk: bool,
+    /// Environment in which the bundle of --desk judges.
+    #[arg(long, value_name = "NAME", default_value = "production", requires = "desk")]
+    pub environment: String,
+    /// Command line of an MCP server for --desk instead of npm's; the folder of files is its last argument.
+    #[arg(last = true, value_name = "COMMAND", requires = "desk")]
+    pub server: Vec<OsString>,
     /// Start time of the sessions; UTC without a zone.
     #[arg(long, value_name = "TIME", default_value = "2024-05-15T15:00:00")]
     pub start_time: String,

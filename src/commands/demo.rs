@@ -11,10 +11,11 @@ use agentgov_log_reader::imported::Violation;
 use agentgov_schemas::escape::Escaped;
 use agentgov_service::ExitCode;
 
+use super::example::AIRLINE;
 use super::inline::{Answers, Comparison, InlineClient};
-use super::pipeline::{self, OtherBundles, Pipeline};
+use super::pipeline::{OtherBundles, Pipeline, Pushed};
 use super::report::Report;
-use super::{import, up};
+use super::{desk, import, up};
 use crate::cli::{Demo, Global};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -22,12 +23,15 @@ use crate::print::{Text, errln, json, outln, text};
 use crate::progress::Progress;
 
 pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
+    if args.desk {
+        return desk::desk(args, global);
+    }
     // Invalid arguments and files are reported before anything starts.
     let topology = context::topology(global)?;
     let options = ImportOptions {
-        tenant_id: pipeline::TENANT.to_owned(),
-        environment: pipeline::ENVIRONMENT.to_owned(),
-        agent_id: pipeline::AGENT.to_owned(),
+        tenant_id: AIRLINE.tenant.to_owned(),
+        environment: AIRLINE.environment.to_owned(),
+        agent_id: AIRLINE.agent.to_owned(),
         agent_version: None,
         start_time: Some(parse_start_time(&args.start_time).or_exit(ExitCode::Usage)?),
         now: import::now(),
@@ -36,7 +40,7 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
     };
     let input = match &args.input {
         Some(file) => import::open(file)?,
-        None => Input::bytes("examples/airline/runs.jsonl", pipeline::sample_runs()?),
+        None => Input::bytes("examples/airline/runs.jsonl", AIRLINE.text("runs.jsonl")?.as_bytes()),
     };
     let import = import::read(input, options)?;
 
@@ -48,7 +52,8 @@ pub fn demo(args: &Demo, global: &Global) -> Result<ExitCode, Failure> {
 
     let began = Instant::now();
     let progress = Arc::new(Progress::new(global.json));
-    let mut pipeline = Pipeline::start(topology, None, false, OtherBundles::Refuse, global, &progress)?;
+    let pushed = Pushed::of(&AIRLINE, OtherBundles::Refuse)?;
+    let mut pipeline = Pipeline::start(topology, None, false, &pushed, global, &progress)?;
     let reader =
         LogReader::new(&pipeline.endpoints.clickhouse, &pipeline.topology).or_exit(ExitCode::Config)?;
     let pdp = if args.inline { Some(start_pdp(&mut pipeline, &import, &reader)?) } else { None };
@@ -160,7 +165,7 @@ fn compare(
 /// them.
 fn unknown_tools(import: &Import<'_>) -> Result<Option<Text>, Failure> {
     const MAX_NAMED: usize = 10;
-    let bundle = pipeline::compiled_bundle()?;
+    let bundle = AIRLINE.bundle()?;
     let known: BTreeSet<&str> = bundle.tools().names().collect();
     let (mut tools, mut unknown) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
     for session in import.sessions() {

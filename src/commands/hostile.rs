@@ -29,6 +29,8 @@ use agentgov_topology::{Action, ApplyError, Aspect, Difference, Plan};
 use proptest::prelude::*;
 
 use super::approvals::{ApprovalState, ListedApproval, ListedDecision};
+use super::desk::report::DeskReport;
+use super::desk::scenario::Step;
 use super::inline::{Comparison, DifferingCall};
 use super::registry::RegistryEntries;
 use super::report::Report;
@@ -47,6 +49,7 @@ fn outputs(text: &str) -> Vec<(&'static str, String)> {
         ("registry pin", capture::lines(|| print_diffs(text))),
         ("demo", capture::lines(|| outln!("{}", report(text).to_text(true)))),
         ("demo, ended", capture::lines(|| outln!("{}", report(text).to_text(false)))),
+        ("demo --desk", capture::lines(|| outln!("{}", desk_report(text).to_text(true)))),
         ("demo --violations", super::demo::tab_separated(&[violation(text), violation(text)])),
         ("status", capture::lines(|| super::status::print_status(&status(text)))),
         ("audit completeness", capture::lines(|| super::audit::print_report(&audit(text)))),
@@ -99,28 +102,7 @@ fn print_session(text: &str) {
         decision_reason: own(),
         decided_by: own(),
     };
-    let verdict = Verdict {
-        partition: 0,
-        offset: 1,
-        call_index: 0,
-        decision: own(),
-        reason: own(),
-        determining: vec![own()],
-        violations: vec![own()],
-        modes: vec![own()],
-        effects: vec![own()],
-        known: known.to_string(),
-        known_digest: own(),
-        errors: vec![own()],
-        bundle: own(),
-        bundle_digest: own(),
-        findings: vec![own()],
-        prior_decision_finding: own(),
-        prior_decision_cause: own(),
-        prior_decision_id: own(),
-        prior_decision_outcome: own(),
-        prior_decision_required: true,
-    };
+    let verdict = verdict(text, known.to_string());
     let decision = CallDecision {
         partition: 0,
         offset: 0,
@@ -255,6 +237,32 @@ fn print_diffs(text: &str) {
     super::registry::pin::print_diffs(&diffs);
 }
 
+fn verdict(text: &str, known: String) -> Verdict {
+    let own = || text.to_owned();
+    Verdict {
+        partition: 0,
+        offset: 1,
+        call_index: 0,
+        decision: own(),
+        reason: own(),
+        determining: vec![own()],
+        violations: vec![own()],
+        modes: vec![own()],
+        effects: vec![own()],
+        known,
+        known_digest: own(),
+        errors: vec![own()],
+        bundle: own(),
+        bundle_digest: own(),
+        findings: vec![own()],
+        prior_decision_finding: own(),
+        prior_decision_cause: own(),
+        prior_decision_id: own(),
+        prior_decision_outcome: own(),
+        prior_decision_required: true,
+    }
+}
+
 fn violation(text: &str) -> Violation {
     let own = || text.to_owned();
     Violation {
@@ -322,6 +330,32 @@ fn report(text: &str) -> Report {
         bundle: text.to_owned(),
         policies: Vec::new(),
         pipeline_ms: 1,
+        total_ms: 1,
+    }
+}
+
+fn desk_report(text: &str) -> DeskReport {
+    let own = || text.to_owned();
+    let step = Step {
+        call: "write",
+        tool: "write_file",
+        outcome: own(),
+        by: own(),
+        effect: "unchanged",
+        is_expected: false,
+        answer: own(),
+        approval_id: own(),
+    };
+    DeskReport {
+        server: own(),
+        session_id: own(),
+        approver: "someone",
+        steps: vec![step.clone(), step],
+        verdicts: vec![verdict(text, text.to_owned())],
+        calls: inline(text).differences.into_iter().map(|differing| differing.call).collect(),
+        violations: vec![Violation { alerted: false, ..violation(text) }],
+        rules: Vec::new(),
+        audit: Some(audit(text)),
         total_ms: 1,
     }
 }

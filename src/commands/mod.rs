@@ -5,6 +5,10 @@ mod approvals;
 pub mod audit;
 #[cfg(feature = "local-stack")]
 mod demo;
+#[cfg(feature = "local-stack")]
+mod desk;
+#[cfg(feature = "local-stack")]
+pub mod example;
 mod gateway;
 mod hook;
 #[cfg(test)]

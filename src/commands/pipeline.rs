@@ -14,8 +14,8 @@ use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::topology::Topology;
 use agentgov_service::{ExitCode, Health, ShutdownSignal};
 use agentgov_testenv::{BackendKind, Options, TestEnv};
-use include_dir::{Dir, include_dir};
 
+use super::example::{self, Example};
 use super::pdp_folder::PdpFolder;
 use super::pdp_log::{self, PdpOptions, RunningPdp};
 use super::{keys, policy, registry};
@@ -25,16 +25,6 @@ use crate::failure::{Failure, OrExit as _};
 use crate::print::errln;
 use crate::progress::Progress;
 use crate::stages::RunningStages;
-
-/// The example of the demo, embedded so that the executable needs no other files.
-static AIRLINE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/airline");
-
-/// Tenant that the example registers.
-pub const TENANT: &str = "airline";
-/// Agent that the example registers.
-pub const AGENT: &str = "airline-service";
-/// Environment in which the example's bundle is active.
-pub const ENVIRONMENT: &str = "demo";
 
 /// Name of the decision point of `up`.
 const PDP: &str = "pdp";
@@ -50,6 +40,46 @@ pub enum OtherBundles {
     Refuse,
     /// The example's bundle replaces the other one.
     Replace,
+}
+
+/// Registry and bundle of an example, as they are pushed.
+pub struct Pushed {
+    registry_name: String,
+    registry: String,
+    bundle: BundleFiles,
+    /// Path of the example.
+    name: &'static str,
+    others: OtherBundles,
+}
+
+impl Pushed {
+    /// Returns those of an example.
+    pub fn of(example: &Example, others: OtherBundles) -> Result<Self, Failure> {
+        Self::in_environment(example, example.environment, others)
+    }
+
+    /// Returns those of an example that names one environment, for another one.
+    pub fn in_environment(
+        example: &Example,
+        environment: &str,
+        others: OtherBundles,
+    ) -> Result<Self, Failure> {
+        let named = |text: &str| {
+            let [from, to] = [example.environment, environment].map(|name| format!("environments: [{name}]"));
+            text.replace(&from, &to)
+        };
+        let mut bundle = example.bundle_files();
+        if let Some(manifest) = bundle.0.get_mut("bundle.yaml") {
+            *manifest = named(&String::from_utf8_lossy(manifest)).into_bytes();
+        }
+        Ok(Self {
+            registry_name: format!("examples/{}/registry.yaml", example.name),
+            registry: named(example.text("registry.yaml")?),
+            bundle,
+            name: example.name,
+            others,
+        })
+    }
 }
 
 /// A stack that is ready for stages: topology applied, the example's registry and bundle pushed.
@@ -70,7 +100,7 @@ impl Stack {
         topology: Arc<Topology>,
         data: Option<PathBuf>,
         backend: Option<BackendKind>,
-        others: OtherBundles,
+        pushed: &Pushed,
         global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
@@ -106,11 +136,10 @@ impl Stack {
         });
 
         let step = progress.step("pushing agents, tools and policies");
-        let entries = registry::parse("examples/airline/registry.yaml", text("registry.yaml")?)?;
-        let pushed = registry::push(&entries, &endpoints, &topology)?;
-        let files = bundle_files();
-        let bundle = compiled_bundle()?;
-        let kept = push_example(&bundle, &files, (&endpoints, &topology), others)?;
+        let entries = registry::parse(&pushed.registry_name, &pushed.registry)?;
+        let summaries = registry::push(&entries, &endpoints, &topology)?;
+        let bundle = example::compiled(&pushed.bundle)?;
+        let kept = push_example(&bundle, pushed, (&endpoints, &topology))?;
         let example = format!("bundle {} {}", bundle.name(), bundle.version());
         step.done(match kept.is_empty() {
             true => format!("{example}, {} policies", bundle.policies().count()),
@@ -118,11 +147,12 @@ impl Stack {
         });
         for kept in &kept {
             errln!(
-                "bundle {} stays active; `agentgov policy push --replace examples/airline/bundle` replaces it",
-                kept
+                "bundle {} stays active; `agentgov policy push --replace examples/{}/bundle` replaces it",
+                kept,
+                pushed.name
             );
         }
-        registry::print_still_stopped(&pushed);
+        registry::print_still_stopped(&summaries);
         Ok(Self { endpoints, topology, bundle, env })
     }
 }
@@ -130,26 +160,26 @@ impl Stack {
 /// Pushes the example's bundle. Returns the bundles that stay active in its environments instead.
 fn push_example(
     bundle: &Bundle,
-    files: &BundleFiles,
+    example: &Pushed,
     (endpoints, topology): (&Endpoints, &Topology),
-    others: OtherBundles,
 ) -> Result<Vec<ReplacedBundle>, Failure> {
     let pushed = list_bundles(RegistryContext { endpoints, topology }).or_exit(ExitCode::TryAgain)?;
     let active = other_bundles(&pushed.entries, bundle.environments(), bundle.digest());
-    match others {
+    match example.others {
         OtherBundles::Keep if !active.is_empty() => return Ok(active),
         OtherBundles::Refuse if !active.is_empty() => {
             let active: Vec<String> = active.iter().map(ToString::to_string).collect();
             let message = format!(
                 "expected a stack in which no other bundle is active in the environments of the example, found {}; use another \
-                 stack, or run `agentgov policy push --replace examples/airline/bundle` first",
-                active.join(", ")
+                 stack, or run `agentgov policy push --replace examples/{}/bundle` first",
+                active.join(", "),
+                example.name
             );
             return Err(Failure::new(ExitCode::Usage, message));
         }
         OtherBundles::Keep | OtherBundles::Refuse | OtherBundles::Replace => {}
     }
-    policy::push(bundle, files, (endpoints, topology), true)?;
+    policy::push(bundle, &example.bundle, (endpoints, topology), true)?;
     Ok(Vec::new())
 }
 
@@ -186,12 +216,12 @@ impl Pipeline {
         topology: Arc<Topology>,
         data: Option<PathBuf>,
         accept_gap: bool,
-        others: OtherBundles,
+        pushed: &Pushed,
         global: &Global,
         progress: &Arc<Progress>,
     ) -> Result<Self, Failure> {
         let Stack { endpoints, topology, bundle, env } =
-            Stack::start(topology, data, None, others, global, progress)?;
+            Stack::start(topology, data, None, pushed, global, progress)?;
         let step = progress.step("starting the stages");
         let running = RunningStages::start(&["all".to_owned()], &endpoints, &topology, accept_gap)?;
         let pipeline = Self { endpoints, topology, bundle, running, pdp: None, pdp_folder: None, env };
@@ -277,41 +307,4 @@ impl Pipeline {
         let stack = self.env.stop().or_report(ExitCode::Failed);
         stages.and(pdp).and(stack)
     }
-}
-
-/// Returns the example's recorded runs.
-pub fn sample_runs() -> Result<&'static [u8], Failure> {
-    text("runs.jsonl").map(str::as_bytes)
-}
-
-fn text(path: &str) -> Result<&'static str, Failure> {
-    AIRLINE.get_file(path).and_then(include_dir::File::contents_utf8).ok_or_else(|| {
-        let message = format!(
-            "expected examples/airline/{path} in this build, found none: build it from a complete source tree"
-        );
-        Failure::new(ExitCode::Failed, message)
-    })
-}
-
-/// Compiles the example's bundle.
-pub fn compiled_bundle() -> Result<Bundle, Failure> {
-    Bundle::compile(&bundle_files())
-        .map_err(|problems| Failure::all(ExitCode::Config, "the example's bundle has errors:", problems))
-}
-
-/// Returns the files of the example's bundle.
-pub fn bundle_files() -> BundleFiles {
-    fn add(dir: &Dir<'_>, files: &mut std::collections::BTreeMap<String, Vec<u8>>) {
-        for file in dir.files() {
-            if let Ok(path) = file.path().strip_prefix("bundle") {
-                files.insert(path.to_string_lossy().replace('\\', "/"), file.contents().to_vec());
-            }
-        }
-        dir.dirs().for_each(|dir| add(dir, files));
-    }
-    let mut files = std::collections::BTreeMap::new();
-    if let Some(bundle) = AIRLINE.get_dir("bundle") {
-        add(bundle, &mut files);
-    }
-    BundleFiles(files)
 }

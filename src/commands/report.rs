@@ -20,6 +20,7 @@ macro_rules! append {
         $text.push_line(&text!($format $(, $argument)*))
     };
 }
+pub(super) use append;
 
 /// Results of the demo.
 pub struct Report {
@@ -48,9 +49,12 @@ pub struct Report {
 /// Rule of the bundle, as the report shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rule {
-    policy: String,
-    title: String,
-    severity: &'static str,
+    /// Its id.
+    pub policy: String,
+    /// Its title.
+    pub title: String,
+    /// Its severity.
+    pub severity: &'static str,
 }
 
 impl Rule {
@@ -96,21 +100,17 @@ impl Report {
     /// Formats the report as text. `kept`: the stack stays up after the report.
     pub fn to_text(&self, kept: bool) -> Text {
         let mut text = Text::default();
-        self.push_title(&mut text);
+        push_title(&mut text, &self.input);
         self.push_input(&mut text);
         self.push_violations(&mut text);
         self.push_sessions(&mut text);
         self.push_inline(&mut text);
-        self.push_audit(&mut text);
+        if let Some(audit) = &self.audit {
+            push_audit(&mut text, audit);
+        }
         self.push_latency(&mut text);
         self.push_next_steps(&mut text, kept);
         text
-    }
-
-    fn push_title(&self, out: &mut Text) {
-        let title = text!(" agentgov · {} ", self.input);
-        let rule = "━".repeat(WIDTH.saturating_sub(measure_text_width(title.as_str()) + 3));
-        append!(out, "\n{}{}{}", style("━━━").cyan(), style_text(title).bold(), style(rule).cyan());
     }
 
     fn push_input(&self, out: &mut Text) {
@@ -196,24 +196,6 @@ impl Report {
         for error in inline.errors.iter().take(MAX_SHOWN_SESSIONS) {
             append!(out, "  {}", style(error).red());
         }
-    }
-
-    fn push_audit(&self, out: &mut Text) {
-        let Some(audit) = &self.audit else { return };
-        push_heading(out, "Is the log whole?");
-        append!(
-            out,
-            "  {} records of the topics compared with {} rows of the tables, by a reader of its own",
-            with_thousands(audit.records),
-            with_thousands(audit.rows)
-        );
-        let mut line = Text::default();
-        for kind in agentgov_audit::FindingKind::ALL {
-            let n = audit.count(kind);
-            let count = format!("{} {n}", kind.as_str());
-            line.push(&text!("  {}", if n == 0 { style(count).green() } else { style(count).red().bold() }));
-        }
-        out.push_line(&line);
     }
 
     fn push_violations(&self, out: &mut Text) {
@@ -352,12 +334,39 @@ fn session_argument(label: &str, id: &str) -> Text {
     Text::from_escaped(format!("{separator}{word}"))
 }
 
-fn push_heading(out: &mut Text, text: &str) {
+/// Appends the title of a report.
+pub fn push_title(out: &mut Text, input: &str) {
+    let title = text!(" agentgov · {} ", input);
+    let rule = "━".repeat(WIDTH.saturating_sub(measure_text_width(title.as_str()) + 3));
+    append!(out, "\n{}{}{}", style("━━━").cyan(), style_text(title).bold(), style(rule).cyan());
+}
+
+/// Appends the result of an audit.
+pub fn push_audit(out: &mut Text, audit: &agentgov_audit::Report) {
+    push_heading(out, "Is the log whole?");
+    append!(
+        out,
+        "  {} records of the topics compared with {} rows of the tables, by a reader of its own",
+        with_thousands(audit.records),
+        with_thousands(audit.rows)
+    );
+    let mut line = Text::default();
+    for kind in agentgov_audit::FindingKind::ALL {
+        let n = audit.count(kind);
+        let count = format!("{} {n}", kind.as_str());
+        line.push(&text!("  {}", if n == 0 { style(count).green() } else { style(count).red().bold() }));
+    }
+    out.push_line(&line);
+}
+
+/// Appends a heading.
+pub fn push_heading(out: &mut Text, text: &str) {
     append!(out, "");
     append!(out, "{}", style(text).bold().cyan());
 }
 
-fn severity_style(name: &str) -> Style {
+/// Returns the style of a severity.
+pub fn severity_style(name: &str) -> Style {
     match Severity::by_name(name) {
         Some(Severity::Critical) => Style::new().red().bold(),
         Some(Severity::High) => Style::new().red(),
@@ -372,7 +381,7 @@ fn bar_cells(part: u64, whole: u64, width: u64) -> usize {
 }
 
 /// Formats a number with commas between thousands.
-fn with_thousands(n: u64) -> String {
+pub fn with_thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use agentgov_schemas::escape::shell_word;
 use agentgov_service::ExitCode;
 
-use super::pipeline::{OtherBundles, Pipeline};
+use super::example::AIRLINE;
+use super::pipeline::{OtherBundles, Pipeline, Pushed};
 use crate::cli::{Global, Up};
 use crate::context;
 use crate::failure::{Failure, OrExit as _};
@@ -15,9 +16,9 @@ use crate::progress::Progress;
 
 pub fn up(args: &Up, global: &Global) -> Result<ExitCode, Failure> {
     let progress = Arc::new(Progress::new(global.json));
-    let topology = context::topology(global)?;
-    let (data, others) = (args.data.clone(), OtherBundles::Keep);
-    let pipeline = Pipeline::start(topology, data, args.accept_gap, others, global, &progress)?;
+    let (topology, data) = (context::topology(global)?, args.data.clone());
+    let pushed = Pushed::of(&AIRLINE, OtherBundles::Keep)?;
+    let pipeline = Pipeline::start(topology, data, args.accept_gap, &pushed, global, &progress)?;
     serve_until_shutdown(pipeline, global.json)?;
     Ok(ExitCode::Done)
 }

@@ -24,6 +24,7 @@ mod completeness;
 mod decide;
 mod decisions;
 mod demo;
+mod desk;
 mod failpoints;
 mod gateway;
 mod gone;

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agentgov::cli::Global;
-use agentgov::commands::pipeline::{AGENT, Stack, TENANT};
+use agentgov::commands::example::{AGENT, TENANT};
+use agentgov::commands::pipeline::Stack;
 use agentgov::commands::policy::current_user;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::outln;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agentgov::cli::Global;
 use agentgov::commands::audit;
-use agentgov::commands::pipeline;
+use agentgov::commands::example;
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{errln, json, outln};
@@ -37,9 +37,9 @@ pub fn faults(args: &cli::Faults, global: &Global) -> Result<ExitCode, Failure> 
         endpoints: &stack.endpoints,
         topology: &stack.topology,
         stage_args,
-        tenant: pipeline::TENANT,
-        agent: pipeline::AGENT,
-        environment: pipeline::ENVIRONMENT,
+        tenant: example::TENANT,
+        agent: example::AGENT,
+        environment: example::ENVIRONMENT,
         program: PathBuf::from(CURRENT_EXECUTABLE),
         failpoints: failpoints(&stack.topology),
         plants,

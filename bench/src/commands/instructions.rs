@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use agentgov::cli::Global;
-use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, TENANT, bundle_files};
+use agentgov::commands::example::{AGENT, AIRLINE, ENVIRONMENT, TENANT};
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::{json, outln};
@@ -63,7 +63,7 @@ pub fn step(args: &cli::Step, global: &Global) -> Result<ExitCode, Failure> {
     let step = known.ok_or_else(|| Failure::new(ExitCode::Usage, format!("unknown step `{}`", args.step)))?;
     let topology = context::topology(global)?;
     let source = (TENANT, AGENT, ENVIRONMENT);
-    let done = agentgov_bench::step(step, args.events, &topology, &bundle_files(), source)
+    let done = agentgov_bench::step(step, args.events, &topology, &AIRLINE.bundle_files(), source)
         .or_exit(ExitCode::Failed)?;
     outln!("{}", done);
     Ok(ExitCode::Done)

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agentgov::cli::Global;
-use agentgov::commands::pipeline::{AGENT, ENVIRONMENT, OtherBundles, Stack, TENANT};
+use agentgov::commands::example::{AGENT, AIRLINE, ENVIRONMENT, TENANT};
+use agentgov::commands::pipeline::{OtherBundles, Pushed, Stack};
 use agentgov::context;
 use agentgov::failure::{Failure, OrExit as _};
 use agentgov::print::json;
@@ -122,14 +123,9 @@ impl BenchStack {
             edited = Some(new);
         }
         let topology = context::topology_from(file.as_deref())?;
-        let stack = Stack::start(
-            topology,
-            data.cloned(),
-            Some(BackendKind::Native),
-            OtherBundles::Replace,
-            global,
-            progress,
-        )?;
+        let pushed = Pushed::of(&AIRLINE, OtherBundles::Replace)?;
+        let stack =
+            Stack::start(topology, data.cloned(), Some(BackendKind::Native), &pushed, global, progress)?;
         let mut stage_args = Vec::new();
         if let Some(file) = file {
             stage_args.extend(["--topology".to_owned(), file.display().to_string()]);

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use agentgov::commands::pipeline::{Stack, bundle_files};
+use agentgov::commands::example::AIRLINE;
+use agentgov::commands::pipeline::Stack;
 use agentgov::commands::policy;
 use agentgov::failure::Failure;
 use agentgov_policy::{Bundle, BundleFiles};
@@ -35,7 +36,7 @@ fn push_files(stack: &Stack, files: &BundleFiles) -> Result<(), Failure> {
 }
 
 fn for_environment(count: usize, environment: &str) -> Result<BundleFiles, Failure> {
-    let mut files = bundle_files();
+    let mut files = AIRLINE.bundle_files();
     files.0.retain(|path, _| path != REMOVABLE && !path.starts_with("tests/"));
     add_policies(&mut files, count, OTHER_TOOLS)?;
     let manifest =
@@ -69,7 +70,7 @@ fn add_policies(files: &mut BundleFiles, count: usize, curve: &str) -> Result<()
 }
 
 fn with_policies(count: usize, curve: &str) -> Result<BundleFiles, Failure> {
-    let mut files = bundle_files();
+    let mut files = AIRLINE.bundle_files();
     add_policies(&mut files, count, curve)?;
     let version = format!("version: \"{count}{}\"", if curve == EVERY_TOOL { "-every" } else { "-other" });
     let known = files.0.get(MANIFEST).map(|text| String::from_utf8_lossy(text).into_owned());
