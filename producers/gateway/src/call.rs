@@ -31,6 +31,12 @@ impl<'a> GovernedCall<'a> {
     pub fn read(server: &str, target: Target, params: &Members<'a>) -> Result<Self, String> {
         let text = |name: &str| params.text(name).ok_or_else(|| format!("`params.{name}`: expected a text"));
         let raw = |name: &str| params.get(name).map(|value| value.get());
+        if params.get("task").is_some() {
+            return Err(
+                "`params.task`: expected none, found one: the gateway does not govern the tasks extension, whose results come later"
+                    .to_owned(),
+            );
+        }
         let Some(reserved) = target.reserved_name() else {
             let name = text("name")?.into_owned();
             if name.is_empty() || Target::is_reserved(&name) {
@@ -144,6 +150,8 @@ mod tests {
             (Target::Tool, r#"{"name":"prompts.get"}"#),
             (Target::Tool, r#"{"name":"w","arguments":[]}"#),
             (Target::Tool, r#"{"name":"w","arguments":null}"#),
+            (Target::Tool, r#"{"name":"w","task":{"ttl":1}}"#),
+            (Target::Resource, r#"{"uri":"x","task":{}}"#),
             (Target::Resource, r#"{"uri":{}}"#),
             (Target::Prompt, r#"{"uri":"x"}"#),
         ] {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use serde_json::value::RawValue;
 
 use crate::json::{self, Members};
@@ -78,13 +79,20 @@ impl RequestId {
     /// Reads an id; `None` for a value that is none.
     pub fn read(value: &RawValue) -> Option<Self> {
         if let Some(text) = json::string(value) {
-            return Some(Self::Text(text.into_owned()));
+            return (text.len() <= MAX_ID_BYTES).then(|| Self::Text(text.into_owned()));
         }
         let text = value.get();
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        let is_whole =
-            !digits.is_empty() && digits.len() <= MAX_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
-        is_whole.then(|| Self::Number(text.to_owned()))
+        let number: i64 = text.parse().ok().filter(|number: &i64| number.unsigned_abs() <= MAX_NUMBER)?;
+        // A peer that reads -0 may write 0.
+        (number.to_string() == text).then(|| Self::Number(text.to_owned()))
+    }
+
+    /// Returns the id of the other type with the same text. A peer may not keep them apart.
+    pub fn twin(&self) -> Self {
+        match self {
+            Self::Number(id) => Self::Text(id.clone()),
+            Self::Text(id) => Self::Number(id.clone()),
+        }
     }
 
     /// Returns the id as JSON.
@@ -96,8 +104,8 @@ impl RequestId {
     }
 }
 
-/// Maximum digits of an id that is a number.
-const MAX_DIGITS: usize = 19;
+/// Largest amount of an id that is a number: a peer with numbers of 64-bit floating point would mistake larger ones for others.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 /// Members of a frame.
 const FRAME_NAMES: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
@@ -185,7 +193,11 @@ impl<'a> Envelope<'a> {
             None => None,
             Some(id) if id.get() == "null" => Some(None),
             Some(id) => Some(Some(
-                RequestId::read(id).ok_or_else(|| invalid("`id`: expected a text or a whole number"))?,
+                RequestId::read(id).ok_or_else(|| {
+                    invalid(&format!(
+                        "`id`: expected a text of at most {MAX_ID_BYTES} bytes or a whole number of at most 2^53-1"
+                    ))
+                })?,
             )),
         };
         let outcome = (members.get("result"), members.get("error"));
@@ -291,6 +303,9 @@ mod tests {
             (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, INVALID_REQUEST, number("1")),
             (r#"{"id":1,"method":"ping"}"#, INVALID_REQUEST, number("1")),
             (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, INVALID_REQUEST, None),
+            (r#"{"jsonrpc":"2.0","id":-0,"method":"ping"}"#, INVALID_REQUEST, None),
+            (r#"{"jsonrpc":"2.0","id":9007199254740992,"method":"ping"}"#, INVALID_REQUEST, None),
+            (r#"{"jsonrpc":"2.0","id":-9007199254740992,"method":"ping"}"#, INVALID_REQUEST, None),
             (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, INVALID_REQUEST, None),
             (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, INVALID_REQUEST, None),
             (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, INVALID_REQUEST, number("1")),
@@ -305,5 +320,13 @@ mod tests {
             assert_eq!((malformed.code, malformed.id), (code, id), "{frame}: {}", malformed.message);
         }
         assert_eq!(Envelope::read(b"{\"a\":\"\xff\"}").unwrap_err().code, PARSE_ERROR);
+        let with_id = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        for (id, is_read) in [
+            ("9007199254740991".to_owned(), true),
+            (json::quoted(&"x".repeat(MAX_ID_BYTES)), true),
+            (json::quoted(&"x".repeat(MAX_ID_BYTES + 1)), false),
+        ] {
+            assert_eq!(Envelope::read(with_id(&id).as_bytes()).is_ok(), is_read, "{id}");
+        }
     }
 }

@@ -4,10 +4,11 @@
 mod definitions;
 mod governed;
 mod listing;
+mod outbox;
 mod requests;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::envelope::{
@@ -19,6 +20,7 @@ use crate::reply;
 use crate::seal::Seal;
 use crate::session::Session;
 use definitions::Definitions;
+use outbox::{Bounds, Outbox};
 use requests::{CallEvent, Requests};
 
 /// Stack of a thread for a governed request. The parser of JSON recurses.
@@ -41,7 +43,7 @@ impl Default for ProxyConfig {
     }
 }
 
-/// Stream to a peer. Each frame is one write.
+/// Stream to the client. Each frame is one write.
 type Output = Mutex<Option<Box<dyn Write + Send>>>;
 
 /// A proxy.
@@ -51,7 +53,7 @@ pub struct Proxy {
     config: ProxyConfig,
     seal: Seal,
     to_client: Output,
-    to_server: Output,
+    to_server: Arc<Outbox>,
     requests: Requests,
     definitions: Definitions,
 }
@@ -60,23 +62,34 @@ impl Proxy {
     /// Creates a proxy of the server with this name.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// If the system has no random numbers or refuses a thread.
     pub fn new(
         session: Arc<Session>,
         server: &str,
         config: ProxyConfig,
         (to_client, to_server): (Box<dyn Write + Send>, Box<dyn Write + Send>),
-    ) -> Result<Arc<Self>, getrandom::Error> {
-        Ok(Arc::new(Self {
+    ) -> io::Result<Arc<Self>> {
+        let seal = Seal::random().map_err(|error| io::Error::other(error.to_string()))?;
+        let of_requests: Arc<OnceLock<Weak<Self>>> = Arc::default();
+        let answering = Arc::clone(&of_requests);
+        let to_server = Outbox::start(to_server, Bounds::default(), move |id| {
+            if let Some(proxy) = answering.get().and_then(Weak::upgrade) {
+                proxy.fail(id, "the server has ended");
+            }
+        })?;
+        let proxy = Arc::new(Self {
             session,
             server: server.to_owned(),
             config,
-            seal: Seal::random()?,
+            seal,
             to_client: Mutex::new(Some(to_client)),
-            to_server: Mutex::new(Some(to_server)),
+            to_server,
             requests: Requests::default(),
             definitions: Definitions::default(),
-        }))
+        });
+        // No request is sent before.
+        drop(of_requests.set(Arc::downgrade(&proxy)));
+        Ok(proxy)
     }
 
     /// Handles a frame of the client.
@@ -193,7 +206,7 @@ impl Proxy {
 
     /// Answers all open requests with an error, since the server has ended or its stream is unusable.
     pub fn on_server_end(&self, reason: &str) {
-        drop(self.lock(&self.to_server).take());
+        self.to_server.close();
         for id in self.requests.end() {
             self.send_to_client(&reply::error(Some(&id), INTERNAL_ERROR, reason));
         }
@@ -202,7 +215,7 @@ impl Proxy {
     /// Ends the stream to the server, and cancels the requests that are not sent yet, since the client has gone.
     pub fn on_client_end(&self) {
         self.requests.cancel_unsent();
-        drop(self.lock(&self.to_server).take());
+        self.to_server.close();
     }
 
     /// Waits until all governed requests have ended, at most for `timeout`. Returns false if some have not.
@@ -273,24 +286,16 @@ impl Proxy {
 
     /// Sends a request, and answers it if the server has gone.
     fn send_request(&self, id: &RequestId, frame: &[u8]) {
-        if !self.send_to_server(frame) {
-            self.fail(id, "the server has ended");
+        if let Err(reason) = self.to_server.send(Some(id), frame) {
+            self.fail(id, reason);
         }
     }
 
     /// Sends a frame. A client that has gone is noticed by its own stream.
     fn send_to_client(&self, frame: &[u8]) {
-        self.send(&self.to_client, frame);
-    }
-
-    fn send_to_server(&self, frame: &[u8]) -> bool {
-        self.send(&self.to_server, frame)
-    }
-
-    /// Sends a frame. Returns false if the peer has gone.
-    fn send(&self, to: &Output, frame: &[u8]) -> bool {
-        let mut output = self.lock(to);
-        let Some(stream) = output.as_mut() else { return false };
+        // A poisoned lock is usable: no code panics while it holds the lock.
+        let mut output = self.to_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stream) = output.as_mut() else { return };
         let mut line = Vec::with_capacity(frame.len() + 1);
         line.extend_from_slice(frame);
         line.push(b'\n');
@@ -300,12 +305,19 @@ impl Proxy {
             // A part of the frame may be written, so nothing may follow.
             *output = None;
         }
-        sent.is_ok()
     }
 
-    fn lock<'l>(&self, output: &'l Output) -> MutexGuard<'l, Option<Box<dyn Write + Send>>> {
-        // A poisoned lock is usable: no code panics while it holds the lock.
-        output.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sends a frame that is no request.
+    fn send_to_server(&self, frame: &[u8]) {
+        if let Err(reason) = self.to_server.send(None, frame) {
+            tracing::warn!(server = self.server, reason, "gateway: a message does not reach its server");
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.to_server.close();
     }
 }
 

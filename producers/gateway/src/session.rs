@@ -25,6 +25,8 @@ const PREFIX_BYTES: usize = 16 << 10;
 pub const FRAME_REFUSED: &str = "gateway.refused";
 /// Type of the event for answers to a server's questions, which come with a call that is made again.
 pub const INPUT_PROVIDED: &str = "gateway.input_provided";
+/// Type of the event for a server's answer to a call that asks for input.
+pub const INPUT_REQUIRED: &str = "gateway.input_required";
 /// Type of the event for a definition of a tool that a server listed, and that nobody has accepted.
 pub const DEFINITION_NOT_ACCEPTED: &str = "gateway.definition_not_accepted";
 /// Media type of JSON.
@@ -340,6 +342,15 @@ impl Session {
     pub fn record_input(&self, call_id: &str, input: &str) -> Result<(), RecordError> {
         let text = json!({ "call_id": call_id, "bytes": input.len(), "sha256": Digest::of(input.as_bytes()).to_string() });
         self.record_note(INPUT_PROVIDED, &text.to_string())
+    }
+
+    /// Records the digest of a server's answer that asks for input. It is no result.
+    ///
+    /// # Errors
+    /// If it is not recorded.
+    pub fn record_question(&self, call_id: &str, question: &str) -> Result<(), RecordError> {
+        let text = json!({ "call_id": call_id, "bytes": question.len(), "sha256": Digest::of(question.as_bytes()).to_string() });
+        self.record_note(INPUT_REQUIRED, &text.to_string())
     }
 
     /// Records that a server listed a definition which is not the accepted one.

@@ -41,6 +41,8 @@ def call(request):
     send({"jsonrpc": "2.0", "id": request["id"], "result": {"content": [{"type": "text", "text": name}], "isError": False}})
 
 
+while "deaf" in FLAGS:
+    time.sleep(1)
 if "stubborn" in FLAGS:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for line in sys.stdin:

@@ -173,6 +173,22 @@ fn garbage_of_the_server_is_dropped_and_its_log_is_escaped() {
 }
 
 #[test]
+fn server_that_never_reads_its_input_stops_neither_the_gateway_nor_its_end() {
+    let mut running = Running::start(&["deaf"]);
+    let padding = "x".repeat(50_000);
+    // More than a pipe holds.
+    for id in 0..3 {
+        running.send(
+            &json!({ "jsonrpc": "2.0", "id": id, "method": "ping", "params": { "x": padding } }).to_string(),
+        );
+    }
+    running.to_gateway = None;
+    running.eventually("the gateway ends", |running| running.gateway.is_finished());
+    assert_eq!(running.receive()["error"]["code"], -32603);
+    assert_eq!(running.ended().0, Ended::Client);
+}
+
+#[test]
 fn stop_ends_a_server_that_ignores_the_end_of_its_input_and_signals() {
     let mut running = Running::start(&["stubborn"]);
     running.call(1, "slow", &json!({ "seconds": 600 }));

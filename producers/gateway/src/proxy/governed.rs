@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use agentgov_authzen_client::Decision;
 use agentgov_schemas::Digest;
+use agentgov_sdk::RecordError;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -25,6 +26,9 @@ const CANCELLED_WAIT: Duration = Duration::from_secs(30);
 const REQUEST_STATE: &str = "requestState";
 /// Member of a call that is made again.
 const INPUT_RESPONSES: &str = "inputResponses";
+
+/// Reason why a result is refused.
+const TASK: &str = "expected a result, found a task: the gateway does not govern the tasks extension";
 
 /// Reason why a governed request has no response of the server.
 pub(super) enum NoResponse {
@@ -102,7 +106,7 @@ impl Proxy {
             },
         };
         match self.exchange(id, &sent, events) {
-            Ok(response) => self.on_response(id, &call, response),
+            Ok(response) => self.on_response(id, &call, meta.is_modern, response),
             Err(NoResponse::Cancelled) => {
                 self.record_failure(&call, "the client cancelled the call, and no response came");
                 None
@@ -176,8 +180,8 @@ impl Proxy {
                 _ => NoResponse::Cancelled,
             });
         }
-        if !self.send_to_server(frame) {
-            return Err(NoResponse::Failed("the server has ended".to_owned()));
+        if let Err(reason) = self.to_server.send(Some(id), frame) {
+            return Err(NoResponse::Failed(reason.to_owned()));
         }
         match events.recv() {
             Ok(CallEvent::Response(response)) => return Ok(response),
@@ -196,13 +200,28 @@ impl Proxy {
     }
 
     /// Records the result of a call, and returns the answer.
-    fn on_response(&self, id: &RequestId, call: &Call<'_>, response: Vec<u8>) -> Option<Vec<u8>> {
+    fn on_response(
+        &self,
+        id: &RequestId,
+        call: &Call<'_>,
+        is_modern: bool,
+        response: Vec<u8>,
+    ) -> Option<Vec<u8>> {
         let Ok(Envelope::Response { outcome, .. }) = Envelope::read(&response) else { return None };
         let result = match outcome {
             ResponseOutcome::Result(result) => {
                 let members = Members::read(result.get()).unwrap_or_default();
-                if members.text("resultType").as_deref() == Some("input_required") {
+                if is_modern && is_question(&members) {
+                    // It is no result, but the client must see nothing that is not recorded.
+                    if let Err(error) = self.session.record_question(call.call_id, result.get()) {
+                        return Some(reply::error(Some(id), INTERNAL_ERROR, &not_recorded(&error)));
+                    }
                     return Some(self.sealed_response(call, &response, result, &members));
+                }
+                if is_task(&members) {
+                    self.refuse(Sender::Server, TASK, &response);
+                    self.record_failure(call, TASK);
+                    return Some(reply::error(Some(id), INTERNAL_ERROR, TASK));
                 }
                 let is_error = members.get("isError").is_some_and(|flag| flag.get() == "true");
                 CallResult { content: result.get(), is_error, is_failure: false }
@@ -213,8 +232,7 @@ impl Proxy {
         };
         if let Err(error) = self.session.record_result(call.tool, call.call_id, &result) {
             tracing::error!(tool = call.tool, %error, "gateway: a result is not recorded");
-            let message = format!("the call was made, but its result is not recorded: {error}");
-            return Some(reply::error(Some(id), INTERNAL_ERROR, &message));
+            return Some(reply::error(Some(id), INTERNAL_ERROR, &not_recorded(&error)));
         }
         Some(response)
     }
@@ -245,6 +263,23 @@ impl Proxy {
             tracing::error!(tool = call.tool, %error, "gateway: a failed call is not recorded");
         }
     }
+}
+
+/// Returns true for a result that asks for input, and for nothing else.
+fn is_question(result: &Members<'_>) -> bool {
+    result.text("resultType").as_deref() == Some("input_required")
+        && result.get("content").is_none()
+        && result.get("structuredContent").is_none()
+}
+
+/// Returns true for a result that comes later, in the answer to another request.
+fn is_task(result: &Members<'_>) -> bool {
+    result.text("resultType").as_deref() == Some("task")
+        || (result.get("task").is_some() && result.get("content").is_none())
+}
+
+fn not_recorded(error: &RecordError) -> String {
+    format!("the call was made, but its result is not recorded: {error}")
 }
 
 /// Returns the frame of a call that is made again, with the server's own `requestState`.

@@ -106,7 +106,7 @@ impl Proxy {
     /// Sends a request of the gateway itself, and returns the response.
     fn ask_server(&self, id: &RequestId, frame: &[u8]) -> Result<Vec<u8>, String> {
         let events = self.requests.open_own(id)?;
-        let sent = self.requests.mark_sent(id) && self.send_to_server(frame);
+        let sent = self.requests.mark_sent(id) && self.to_server.send(Some(id), frame).is_ok();
         let event =
             if sent { events.recv_timeout(PAGE_TIMEOUT) } else { Err(RecvTimeoutError::Disconnected) };
         self.requests.close_governed(id);

@@ -202,7 +202,7 @@ impl Requests {
         if state.servers.len() >= MAX_OPEN {
             return Err("expected fewer open requests, found too many");
         }
-        if state.servers.insert(id.clone()) {
+        if !state.servers.contains(&id.twin()) && state.servers.insert(id.clone()) {
             return Ok(());
         }
         Err("expected a new id, found that of an open request")
@@ -216,7 +216,7 @@ impl Requests {
 
 impl State {
     fn check(&self, id: &RequestId) -> Result<(), &'static str> {
-        if self.clients.contains_key(id) {
+        if self.clients.contains_key(id) || self.clients.contains_key(&id.twin()) {
             return Err("expected a new id, found that of an open request");
         }
         if self.clients.len() >= MAX_OPEN {

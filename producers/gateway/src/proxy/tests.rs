@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::session::{DEFINITION_NOT_ACCEPTED, Decider, FRAME_REFUSED, INPUT_PROVIDED, Identity, Journal};
+use crate::session::{
+    DEFINITION_NOT_ACCEPTED, Decider, FRAME_REFUSED, INPUT_PROVIDED, INPUT_REQUIRED, Identity, Journal,
+};
 
 /// Exceeds every wait on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -228,6 +230,7 @@ impl Bench {
     /// Waits until no call is open, and checks that neither peer got anything else.
     fn ends_quietly(&self) {
         assert!(self.proxy.wait_for_requests(DEADLINE));
+        self.proxy.to_server.wait_until_written();
         assert_eq!((self.server.try_recv().ok(), self.client.try_recv().ok()), (None, None));
     }
 }
@@ -398,6 +401,7 @@ fn call_that_is_cancelled_before_it_is_decided_never_reaches_the_server() {
     bench.client_sends(cancelled);
     assert!(bench.proxy.wait_for_requests(DEADLINE));
     bench.outcomes.0.lock().unwrap().insert("files/move".into(), Ok("allow"));
+    bench.proxy.to_server.wait_until_written();
     assert!(bench.server.try_recv().is_err());
     // The server learns of the cancellation of a call that it has.
     bench.client_sends(&call(1, "read", ""));
@@ -490,6 +494,10 @@ fn id_of_an_open_request_is_refused() {
     assert_eq!(bench.at_server(), ping);
     bench.client_sends(&call(1, "read", ""));
     assert_eq!(bench.json_at_client()["error"]["code"], -32600);
+    // A server may not keep 1 and "1" apart.
+    bench.client_sends(r#"{"jsonrpc":"2.0","id":"1","method":"ping"}"#);
+    let answer = bench.json_at_client();
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!("1"), &json!(-32600)));
     bench.server_sends(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     bench.at_client();
     bench.client_sends(&call(1, "read", ""));
@@ -572,7 +580,8 @@ fn death_of_the_server_ends_every_open_request() {
 #[test]
 fn call_that_is_made_again_with_answers_is_the_same_call() {
     let bench = Bench::new(&[("files/read", "allow"), ("files/write", "allow")]);
-    let arguments = r#","arguments":{"path": "a"}"#;
+    let arguments = MODERN.to_owned() + r#","arguments":{"path": "a"}"#;
+    let arguments = arguments.as_str();
     bench.client_sends(&call(1, "read", arguments));
     bench.at_server();
     bench.server_sends(
@@ -582,11 +591,13 @@ fn call_that_is_made_again_with_answers_is_the_same_call() {
     assert!(asked.contains(r#""inputRequests":{"q":{"n":1.0}}"#), "{asked}");
     let asked: Value = serde_json::from_str(&asked).unwrap();
     let state = asked["result"]["requestState"].as_str().unwrap().to_owned();
-    assert_eq!(bench.recorded().len(), 1, "it is no result");
+    let types: Vec<_> = bench.recorded().into_iter().map(|(r#type, _)| r#type).collect();
+    assert_eq!(types, ["tool.invoked", INPUT_REQUIRED], "it is no result, and is recorded");
     let again = |name: &str, arguments: &str| {
         call(2, name, &format!(r#"{arguments},"inputResponses":{{"q":{{}}}},"requestState":"{state}""#))
     };
-    for (name, arguments) in [("write", arguments), ("read", r#","arguments":{"path": "b"}"#)] {
+    let other = MODERN.to_owned() + r#","arguments":{"path": "b"}"#;
+    for (name, arguments) in [("write", arguments), ("read", &other)] {
         bench.client_sends(&again(name, arguments));
         assert_eq!(bench.json_at_client()["error"]["code"], -32602, "another call");
     }
@@ -617,6 +628,39 @@ fn call_that_is_made_again_with_answers_is_the_same_call() {
             .any(|(r#type, content)| r#type == INPUT_PROVIDED && content.contains("sha256"))
     );
     bench.ends_quietly();
+}
+
+/// Members of a call of the version without `initialize`.
+const MODERN: &str = r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+
+#[test]
+fn result_that_claims_to_be_none_is_recorded_before_it_is_handed_on() {
+    let question = r#""resultType":"input_required""#;
+    for (era, result, recorded) in [
+        ("", format!(r#"{{{question}}}"#), "tool.response_received"),
+        (MODERN, format!(r#"{{{question},"content":[]}}"#), "tool.response_received"),
+        (MODERN, format!(r#"{{{question},"structuredContent":{{}}}}"#), "tool.response_received"),
+        (MODERN, format!("{{{question}}}"), INPUT_REQUIRED),
+        (MODERN, r#"{"resultType":"task","taskId":"t"}"#.to_owned(), "tool.failed"),
+        ("", r#"{"task":{"taskId":"t"}}"#.to_owned(), "tool.failed"),
+    ] {
+        let bench = Bench::new(&[("files/read", "allow")]);
+        bench.client_sends(&call(1, "read", era));
+        bench.at_server();
+        bench.server_sends(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#));
+        let answer = bench.json_at_client();
+        assert_eq!(bench.recorded().last().unwrap().0, recorded, "{result}");
+        assert_eq!(answer.get("error").is_some(), recorded == "tool.failed", "{answer}");
+        let is_sealed = answer["result"]["requestState"].is_string();
+        assert_eq!(is_sealed, recorded == INPUT_REQUIRED, "{answer}");
+    }
+    // A question that cannot be recorded is not handed on.
+    let bench = Bench::new(&[("files/read", "allow")]);
+    bench.client_sends(&call(1, "read", MODERN));
+    bench.at_server();
+    *bench.is_full.lock().unwrap() = true;
+    bench.server_sends(&format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{question}}}}}"#));
+    assert_eq!(bench.json_at_client()["error"]["code"], INTERNAL_ERROR);
 }
 
 #[test]
