@@ -135,7 +135,8 @@ fn registry(endpoints: &Endpoints, topology: &Topology) -> Result<String, String
 fn clickhouse(endpoints: &Endpoints, topology: &Topology) -> Result<String, String> {
     let reader = LogReader::new(&endpoints.clickhouse, topology).map_err(|e| e.to_string())?;
     let version = reader.with_timeout(REQUEST_TIMEOUT).version().map_err(|e| e.to_string())?;
-    Ok(version.map_or_else(|| "has no such database".to_owned(), |version| format!("version {version}")))
+    let no_database = || format!("has no database {}", endpoints.clickhouse.database);
+    Ok(version.map_or_else(no_database, |version| format!("version {version}")))
 }
 
 #[cfg(test)]

@@ -252,15 +252,19 @@ impl Status {
             Answer::Unknown(_) => {}
         }
         if self.part_answers("clickhouse") {
-            let mut is_readable = true;
+            let mut unreadable: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for table in &self.tables {
                 if let Answer::Unknown(why) = &table.rows {
-                    is_readable = false;
-                    add(
-                        format!("table {} cannot be read: {why}", table.name),
-                        "start the log-sink, which creates the tables",
-                    );
+                    unreadable.entry(why).or_default().push(&table.name);
                 }
+            }
+            let is_readable = unreadable.is_empty();
+            for (why, tables) in unreadable {
+                let word = if tables.len() == 1 { "table" } else { "tables" };
+                add(
+                    format!("{word} {} cannot be read: {why}", tables.join(", ")),
+                    "is this the log's database (AGENTGOV_CLICKHOUSE_DATABASE)? If it is, start the log-sink, which creates the tables",
+                );
             }
             // Without readable tables each of these is unknown, too.
             for (what, why) in self.unknown_of_the_log().into_iter().filter(|_| is_readable) {
@@ -415,6 +419,21 @@ mod tests {
         }
         assert_eq!(stopped(50, 0.5, 5), [], "it was resumed, and records arrive");
         assert_eq!(stopped(1, 0.0, 0), [], "nothing waits");
+    }
+
+    #[test]
+    fn tables_that_cannot_be_read_for_one_reason_are_one_fault() {
+        let mut status = healthy();
+        let table = |name: &str, why: &str| Table {
+            name: name.into(),
+            rows: Answer::Unknown(why.into()),
+            newest: None,
+        };
+        status.tables = vec![table("a", "no database x"), table("b", "refused"), table("c", "no database x")];
+        status.derive_faults();
+        let found: Vec<&str> = status.wrong.iter().map(|fault| fault.what.as_str()).collect();
+        assert_eq!(found, ["tables a, c cannot be read: no database x", "table b cannot be read: refused"]);
+        assert!(status.wrong[0].to_do.contains("AGENTGOV_CLICKHOUSE_DATABASE"), "{:?}", status.wrong);
     }
 
     #[test]
