@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use agentgov_gateway::hooks::agent::CodingAgent;
-use agentgov_schemas::Vocabulary as _;
 use agentgov_schemas::escape::Escaped;
 use agentgov_schemas::governance::KeyKind;
+use agentgov_schemas::{Digest, Vocabulary as _};
 use agentgov_service::ExitCode;
 #[cfg(feature = "local-stack")]
 use agentgov_testenv::HelperCommand;
@@ -480,17 +480,24 @@ pub enum RegistryCommand {
         #[arg(long)]
         tenant: String,
         /// Reason, for the log.
-        #[arg(long, required_if_eq("accept", "true"))]
-        reason: Option<String>,
-        /// Accept what the server lists.
         #[arg(long)]
-        accept: bool,
+        reason: Option<String>,
+        /// Accept what the server lists. With a digest: only the list of this digest, which the command without --accept prints.
+        #[arg(long, value_name = "DIGEST", num_args = 0..=1, require_equals = true, requires = "reason")]
+        accept: Option<Option<Digest>>,
         /// Command that starts the server, which speaks MCP over stdio.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
     /// Suspend an agent, a tool or a server: each call is denied until it is resumed.
-    Suspend(SuspensionArgs),
+    Suspend {
+        /// Target and reason.
+        #[command(flatten)]
+        target: SuspensionArgs,
+        /// Suspend a tool or a server that has no entry, although entries with a similar name exist.
+        #[arg(long, conflicts_with = "agent")]
+        unregistered: bool,
+    },
     /// End a suspension.
     Resume(SuspensionArgs),
     /// Make, revoke and list the keys that sign decisions and approvals.

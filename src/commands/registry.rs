@@ -7,8 +7,8 @@ use agentgov_connect::Endpoints;
 use agentgov_registry::{
     Agent, BundleEntry, Error, Listing, PushSummary, RegisteredAgent, RegisteredTool, RegistryContext,
     RegistryFile, Suspension, SuspensionOutcome, ToolEffect, ToolState, ToolTarget, UnreadableRecord,
-    change_suspension, change_tool_suspension, list_agents, list_bundles, list_tools, push_agents,
-    push_tools,
+    change_suspension, change_tool_suspension, check_entry, list_agents, list_bundles, list_tools,
+    push_agents, push_tools,
 };
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::escape::shell_word;
@@ -44,11 +44,14 @@ pub fn registry(command: &RegistryCommand, global: &Global) -> Result<ExitCode, 
             return pin::diff((tenant, server), *as_of, command, global);
         }
         RegistryCommand::Pin { server, tenant, reason, accept, command } => {
-            let reason = accept.then_some(reason.as_deref().unwrap_or_default());
-            return pin::pin((tenant, server), reason, command, global);
+            let reason = reason.as_deref().unwrap_or_default();
+            let acceptance = accept.map(|digest| pin::Acceptance { reason, digest });
+            return pin::pin((tenant, server), acceptance, command, global);
         }
-        RegistryCommand::Suspend(arguments) => suspend(Suspension::Suspend, arguments, global)?,
-        RegistryCommand::Resume(arguments) => suspend(Suspension::Resume, arguments, global)?,
+        RegistryCommand::Suspend { target, unregistered } => {
+            suspend((Suspension::Suspend, *unregistered), target, global)?;
+        }
+        RegistryCommand::Resume(target) => suspend((Suspension::Resume, false), target, global)?,
         RegistryCommand::List => list(&context::endpoints(global)?, &topology, global.json)?,
     }
     Ok(ExitCode::Done)
@@ -127,8 +130,13 @@ pub fn check_reason(reason: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Suspends or resumes an agent, a tool or a server.
-fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) -> Result<(), Failure> {
+/// Suspends or resumes an agent, a tool or a server. With `unregistered`, suspends a tool or a server even if its
+/// name is similar to those that have an entry.
+fn suspend(
+    (suspension, unregistered): (Suspension, bool),
+    arguments: &SuspensionArgs,
+    global: &Global,
+) -> Result<(), Failure> {
     let SuspensionArgs { agent, tool, server, tenant, reason } = arguments;
     check_reason(reason)?;
     let target = match (tool, server) {
@@ -143,25 +151,40 @@ fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) 
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
     let user = current_user();
     let agent = agent.as_deref().unwrap_or_default();
+    let has_entry = match target {
+        Some(target) if suspension == Suspension::Suspend => match check_entry(context, (tenant, target)) {
+            Err(Error::Suspension(_)) if unregistered => Some(false),
+            checked => Some(checked.map_err(not_changed)?),
+        },
+        _ => None,
+    };
     let changed = match target {
         Some(target) => change_tool_suspension(context, suspension, (tenant, target), reason, &user),
         None => change_suspension(context, suspension, (tenant, agent), reason, &user),
     };
-    let outcome = changed.map_err(|e| {
-        let is_refusal = matches!(e, Error::Suspension(_));
-        let code = if is_refusal { ExitCode::Failed } else { ExitCode::TryAgain };
-        Failure::new(code, e.to_string())
-    })?;
+    let outcome = changed.map_err(not_changed)?;
     let state = suspension.state().as_str();
     let (kind, member, name) = match &target {
         None => ("agent", "agent_id", agent),
         Some(target) => (target.kind(), target.kind(), target.name()),
     };
+    if has_entry == Some(false) {
+        errln!(
+            "{} {}/{}: had no entry; if the name or the tenant is mistyped, nothing was stopped",
+            kind,
+            tenant,
+            name
+        );
+    }
     if global.json {
-        return json(&serde_json::json!({
+        let mut changed = serde_json::json!({
             "tenant_id": tenant, member: name, "state": state, "reason": reason,
             "outcome": outcome.as_str(),
-        }));
+        });
+        if let (Some(changed), Some(has_entry)) = (changed.as_object_mut(), has_entry) {
+            changed.insert("registered".to_owned(), has_entry.into());
+        }
+        return json(&changed);
     }
     match outcome {
         SuspensionOutcome::Changed { .. } => outln!("{} {}/{} is {} now", kind, tenant, name, state),
@@ -170,6 +193,11 @@ fn suspend(suspension: Suspension, arguments: &SuspensionArgs, global: &Global) 
         }
     }
     Ok(())
+}
+
+fn not_changed(error: Error) -> Failure {
+    let is_refusal = matches!(error, Error::Suspension(_));
+    Failure::new(if is_refusal { ExitCode::Failed } else { ExitCode::TryAgain }, error)
 }
 
 /// Checks the names of an entry that may be the first of its key.

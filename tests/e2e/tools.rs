@@ -201,6 +201,21 @@ fn pinned_tool_is_held_when_it_changes_and_suspended_at_once() {
     let digest = Digest::of(history[2]["definition"].as_str().unwrap().as_bytes());
     assert_eq!(digest.to_string(), second);
 
+    // Another list than the one with the digest is not accepted.
+    let pin = server.run(stack, &["pin", "files"], 0).stdout;
+    let list = text(&serde_json::from_slice::<Value>(&pin).unwrap()["list_digest"]);
+    let other = format!("--accept={first}");
+    let refused = server.run(stack, &["pin", "files", &other, "--reason", "a test"], 1);
+    assert!(describe(&refused).contains(&list), "{}", describe(&refused));
+    server.run(stack, &["pin", "files", &format!("--accept={list}"), "--reason", "a test"], 0);
+
+    // A mistyped name is refused, since its suspension would stop nothing.
+    let mistyped = ["registry", "suspend", "--tool", "look", "--tenant", TENANT, "--reason", "a test"];
+    let refused = stack.command(&mistyped).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", describe(&refused));
+    assert!(describe(&refused).contains(TOOL), "{}", describe(&refused));
+    stack.run(&[&mistyped[..], &["--unregistered"]].concat());
+
     // Switches act on decisions and verdicts, with or without a definition.
     for (target, name, reason) in
         [("--tool", TOOL, "tool_suspended"), ("--server", "files", "server_suspended")]

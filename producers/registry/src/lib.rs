@@ -46,10 +46,13 @@ pub use keys::{
     Key, KeyHolder, Revocation, RevocationOutcome, create_key_file, generate_key, list_keys, publish_key,
     published_keys, read_key_file, revoke_key,
 };
-pub use pin::{DefinitionChange, DefinitionDiff, MemberDiff, accept_definitions, compare_definitions};
+pub use pin::{
+    DefinitionChange, DefinitionDiff, MemberDiff, accept_definitions, compare_definitions, list_digest,
+};
 pub use push::{PushSummary, list_agents, list_tools, push_agents, push_tools};
 pub use server::{ServerError, ServerLimits, list_server_tools};
 pub use source::RegistryContext;
 pub use suspension::{
     Suspension, SuspensionOutcome, SuspensionRefusal, ToolTarget, change_suspension, change_tool_suspension,
+    check_entry,
 };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agentgov_schemas::Digest;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::definition::ToolDefinition;
 use serde::Serialize;
@@ -113,6 +114,13 @@ pub fn compare_definitions<'t>(
     let known =
         definitions.into_iter().filter(|(_, (before, now))| before.digest.is_some() || now.digest.is_some());
     Ok(known.map(|(name, (before, now))| DefinitionDiff::new(&name, before, now)).collect())
+}
+
+/// Returns the digest of a server's list: of the names and definition digests of the tools that `diffs` has as of now.
+pub fn list_digest(diffs: &[DefinitionDiff]) -> Digest {
+    let digests = diffs.iter().filter_map(|diff| Some((&diff.name, diff.now.digest?)));
+    let tools: BTreeMap<&String, String> = digests.map(|(name, digest)| (name, digest.to_string())).collect();
+    Digest::of_parts(tools.iter().flat_map(|(name, digest)| [name.as_bytes(), digest.as_bytes()]))
 }
 
 fn name_in_calls(server: &str, tool: &ToolDefinition) -> Result<String, Error> {
@@ -241,6 +249,23 @@ mod tests {
         // Another acceptance of the same definition, which follows from the first own entry.
         let last = derive(&first, Some(&kept));
         assert_eq!((last.state, &last.definition), (ToolState::Suspended, &accepted.definition));
+    }
+
+    #[test]
+    fn digest_of_a_list_names_its_tools_and_definitions_and_not_the_accepted_ones() {
+        let digest = |accepted: &[RegisteredTool], list: &[&str]| {
+            let list: Vec<_> = list.iter().map(|json| listed(json)).collect();
+            list_digest(&compare_definitions("files", accepted, &list).unwrap())
+        };
+        let (a, b) = (r#"{"name":"a"}"#, r#"{"name":"b"}"#);
+        let all = digest(&[], &[a, b]);
+        assert_eq!(digest(&[], &[b, a]), all);
+        for accepted in [registered("files/a", Some(a)), registered("files/c", Some(r#"{"name":"c"}"#))] {
+            assert_eq!(digest(&[accepted], &[a, b]), all);
+        }
+        for other in [&[a][..], &[a, r#"{"name":"b","title":"T"}"#], &[a, r#"{"name":"c"}"#], &[]] {
+            assert_ne!(digest(&[], other), all, "{other:?}");
+        }
     }
 
     fn listed_with_name(name: &str) -> ToolDefinition {

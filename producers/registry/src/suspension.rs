@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Instant;
 
-use agentgov_schemas::governance::{AgentState, ToolState};
+use agentgov_schemas::governance::{AgentState, ToolState, server_of};
 
+use crate::push::list_tools;
 use crate::settle::{LoggedEntry, MAX_ROUNDS, Updated, readable, update};
 use crate::{Agent, Error, RegisteredAgent, RegisteredTool, RegistryContext};
+
+/// Maximum number of similar entries that a refusal names.
+const MAX_SIMILAR: usize = 5;
 
 /// Change of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,20 @@ pub enum SuspensionRefusal {
     UnknownTool {
         /// The key.
         key: String,
+    },
+    /// No entry has the name, and others are similar: it may be mistyped, and its suspension would stop nothing.
+    #[error(
+        "expected a {kind} that has an entry, found `{key}`; nothing was suspended; similar entries: `{}`; to suspend \
+         this name all the same, add --unregistered",
+        similar.join("`, `")
+    )]
+    NoEntry {
+        /// Tool or server.
+        kind: &'static str,
+        /// The key.
+        key: String,
+        /// Keys of entries with a similar name, of any tenant.
+        similar: Vec<String>,
     },
 }
 
@@ -171,6 +189,53 @@ fn derive_tool(
         return Ok(current.clone());
     }
     Ok(RegisteredTool { state: suspension.tool_state(), reason: reason.to_owned(), ..current.clone() })
+}
+
+/// Returns whether a tool has an entry, or a server or one of its tools has.
+///
+/// # Errors
+/// If none has, but entries with a similar name exist, or if the topic cannot be read to its end.
+pub fn check_entry(
+    context: RegistryContext<'_>,
+    (tenant_id, target): (&str, ToolTarget<'_>),
+) -> Result<bool, Error> {
+    Ok(find_entry(&list_tools(context)?.entries, (tenant_id, target))?)
+}
+
+fn find_entry(
+    tools: &[RegisteredTool],
+    (tenant_id, target): (&str, ToolTarget<'_>),
+) -> Result<bool, SuspensionRefusal> {
+    let is_target = |tool: &RegisteredTool| match target {
+        ToolTarget::Tool(name) => tool.name == name,
+        ToolTarget::Server(name) => server(tool) == name,
+    };
+    if tools.iter().any(|tool| tool.tenant_id == tenant_id && is_target(tool)) {
+        return Ok(true);
+    }
+    let wanted = last_part(target.name());
+    // A tool of a server that is known may have any name.
+    let is_of_known_server = |tool: &RegisteredTool| {
+        server_of(target.name()).is_some_and(|name| tool.tenant_id == tenant_id && server(tool) == name)
+    };
+    let is_similar = |tool: &&RegisteredTool| {
+        last_part(&tool.name) == wanted || server(tool).to_lowercase() == wanted || is_of_known_server(tool)
+    };
+    let similar: Vec<String> =
+        tools.iter().filter(is_similar).take(MAX_SIMILAR).map(RegisteredTool::key).collect();
+    if similar.is_empty() {
+        return Ok(false);
+    }
+    Err(SuspensionRefusal::NoEntry { kind: target.kind(), key: target.entry(tenant_id).key(), similar })
+}
+
+fn server(tool: &RegisteredTool) -> &str {
+    let server = if tool.is_server() { tool.server.as_deref() } else { server_of(&tool.name) };
+    server.unwrap_or_default()
+}
+
+fn last_part(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or_default().to_lowercase()
 }
 
 /// Appends the agent's last entry with another state, unless it has that state. When the function returns, all in-sync replicas
@@ -296,6 +361,45 @@ pub(crate) mod tests {
             let later = [logged(Ok(suspended.clone())), logged(Err("a later version".into()))];
             let again = derive_tool(Suspend, &blank, "again", &later).unwrap();
             assert_eq!((again.state, again.reason.as_str()), (ToolState::Suspended, "again"));
+        }
+    }
+
+    #[test]
+    fn name_without_an_entry_is_refused_and_similar_entries_are_named() {
+        let tools = [
+            RegisteredTool::of_tool("desk", "files/move_file"),
+            RegisteredTool::of_tool("desk", "think"),
+            RegisteredTool::of_server("desk", "mail"),
+        ];
+        for (tenant, target, similar) in [
+            ("desk", ToolTarget::Tool("files/move_file"), None),
+            ("desk", ToolTarget::Tool("think"), None),
+            ("desk", ToolTarget::Server("files"), None),
+            ("desk", ToolTarget::Server("mail"), None),
+            ("desk", ToolTarget::Tool("move_file"), Some("desk/files/move_file")),
+            ("desk", ToolTarget::Tool("file/Move_File"), Some("desk/files/move_file")),
+            ("disk", ToolTarget::Tool("files/move_file"), Some("desk/files/move_file")),
+            ("desk", ToolTarget::Tool("mail"), Some("desk/mail/")),
+            ("disk", ToolTarget::Server("mail"), Some("desk/mail/")),
+            ("desk", ToolTarget::Server("Files"), Some("desk/files/move_file")),
+            ("desk", ToolTarget::Tool("files/mvoe_file"), Some("desk/files/move_file")),
+        ] {
+            let found = find_entry(&tools, (tenant, target));
+            let expected = similar.map_or(Ok(true), |similar| {
+                let key = target.entry(tenant).key();
+                let similar = vec![similar.to_owned()];
+                Err(SuspensionRefusal::NoEntry { kind: target.kind(), key, similar })
+            });
+            assert_eq!(found, expected, "{tenant} {target:?}");
+        }
+        for target in
+            [ToolTarget::Tool("nothing"), ToolTarget::Tool("no/thing"), ToolTarget::Server("nothing")]
+        {
+            assert_eq!(find_entry(&tools, ("desk", target)), Ok(false), "{target:?}");
+        }
+        let refusal = find_entry(&tools, ("desk", ToolTarget::Tool("move_file"))).unwrap_err().to_string();
+        for part in ["found `desk/move_file`", "similar entries: `desk/files/move_file`", "--unregistered"] {
+            assert!(refusal.contains(part), "{refusal}");
         }
     }
 

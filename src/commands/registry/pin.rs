@@ -5,9 +5,10 @@ use std::ffi::OsString;
 
 use agentgov_registry::{
     AcceptedDefinition, DefinitionChange, DefinitionDiff, LoggedChange, MemberDiff, RegisteredTool,
-    RegistryContext, ServerLimits, TopicHistory, accept_definitions, compare_definitions, list_server_tools,
-    tool_history,
+    RegistryContext, ServerLimits, TopicHistory, accept_definitions, compare_definitions, list_digest,
+    list_server_tools, tool_history,
 };
+use agentgov_schemas::Digest;
 use agentgov_schemas::governance::server_of;
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_service::ExitCode;
@@ -23,14 +24,24 @@ use crate::print::{json as print_json, outln};
 /// Maximum characters of a value in a report; `--json` has all of it.
 const MAX_SHOWN: usize = 2_000;
 
-/// Compares what a server lists with the accepted definitions, and accepts it if there is a `reason`.
+/// Acceptance of what a server lists.
+#[derive(Clone, Copy)]
+pub struct Acceptance<'a> {
+    /// Reason, for the log.
+    pub reason: &'a str,
+    /// Digest of the only list to accept; absent for any list.
+    pub digest: Option<Digest>,
+}
+
+/// Compares what a server lists with the accepted definitions, prints the difference, and then accepts it if there is an
+/// `acceptance`. The server may list something else in each run: only a digest ties the acceptance to a list that a person saw.
 pub fn pin(
     (tenant, server): (&str, &str),
-    reason: Option<&str>,
+    acceptance: Option<Acceptance<'_>>,
     command: &[OsString],
     global: &Global,
 ) -> Result<ExitCode, Failure> {
-    if let Some(reason) = reason {
+    if let Some(Acceptance { reason, .. }) = acceptance {
         check_reason(reason)?;
     }
     check_names(tenant, server)?;
@@ -38,23 +49,41 @@ pub fn pin(
     let context = RegistryContext { endpoints: &endpoints, topology: &topology };
     let history = tool_history(context, None).or_exit(ExitCode::TryAgain)?;
     let diffs = compare_with_server(&history, (tenant, server), command)?;
-    let accepted = match reason {
-        Some(reason) => Some(
+    let list = list_digest(&diffs);
+    if !global.json {
+        print_diffs(&diffs);
+        outln!("list {}", list);
+    }
+    let expected = acceptance.and_then(|acceptance| acceptance.digest);
+    let other = expected.filter(|expected| *expected != list);
+    let accepted = match acceptance {
+        Some(Acceptance { reason, .. }) if other.is_none() => Some(
             accept_definitions(context, tenant, &diffs, reason, &current_user())
                 .or_exit(ExitCode::TryAgain)?,
         ),
-        None => None,
+        _ => None,
     };
     if global.json {
         print_json(&json!({
-            "tenant_id": tenant, "server": server, "tools": shown(&history, tenant, &diffs), "accepted": accepted,
+            "tenant_id": tenant, "server": server, "list_digest": list.to_string(),
+            "tools": shown(&history, tenant, &diffs), "accepted": accepted,
         }))?;
-    } else {
-        print_diffs(&diffs);
+    }
+    if let Some(expected) = other {
+        let message = format!(
+            "--accept: expected the list {expected}, found {list}; nothing was accepted; read the difference, and accept this \
+             digest if it is as expected"
+        );
+        return Err(Failure::new(ExitCode::Failed, message));
+    }
+    if !global.json {
         match &accepted {
             Some(accepted) => outln!("accepted: {} entries published", accepted.len()),
             None if diffs.iter().any(DefinitionDiff::differs) => {
-                outln!("not accepted: calls of these tools are denied; to accept, add --accept");
+                outln!(
+                    "not accepted: calls of these tools are denied; to accept this list, add --reason REASON --accept={}",
+                    list
+                );
             }
             None => outln!("nothing differs"),
         }
