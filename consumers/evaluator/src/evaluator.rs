@@ -310,7 +310,7 @@ impl Evaluator {
     ) -> Result<HeaderWrite, FailedStep> {
         let kernel = self.kernel();
         let token = CallToken::read(event, session, &self.keys, origin.logged_at);
-        let claimed = token.as_ref().and_then(|token| token.approval(event));
+        let claimed = token.as_ref().and_then(|token| token.approval(event, origin.partition));
         let mut step =
             kernel.step_claiming(session, event, origin, claimed).map_err(FailedStep::unchanged)?;
         // A repeat has no prior decision: the verdict of the first event has it.

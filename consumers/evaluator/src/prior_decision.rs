@@ -8,13 +8,13 @@
 //! Depends on the records alone: the call, its session, and the tables as they are folded. Reads no clock.
 
 use agentgov_enrichment::{Change, RefusedCall, Session, TokenUse};
-use agentgov_policy::{Judgement, Kernel, approval_of, forged_cause};
-use agentgov_schemas::event::{ActionEvent, ToolCall};
+use agentgov_policy::{ClaimedApproval, Judgement, Kernel, approval_of, difference_from_call, forged_cause};
+use agentgov_schemas::event::ActionEvent;
 use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::state::UsedToken;
 use agentgov_schemas::verdict::{DecisionCause, DecisionFinding, Origin, PriorDecision};
-use agentgov_schemas::{Digest, Millis, OpenEnum};
-use agentgov_token::{Call, ClaimName, Claims, KeySet, TokenError, verify};
+use agentgov_schemas::{Millis, OpenEnum};
+use agentgov_token::{Claims, KeySet, TokenError, verify};
 
 /// The token of a call, before the call is judged.
 #[derive(Debug)]
@@ -56,13 +56,13 @@ impl CallToken {
         })
     }
 
-    /// Returns the id of the approval that the token relies on, if it lets a call of this session through.
-    pub fn approval(&self, event: &ActionEvent<'_>) -> Option<&str> {
+    /// Returns the approval that the token relies on, if it lets a call of this session through.
+    pub fn approval(&self, event: &ActionEvent<'_>, partition: i32) -> Option<ClaimedApproval<'_>> {
         let claims = match &self.claims {
             Ok(claims) => claims,
             Err(ForgedToken { expired, .. }) => expired.as_deref()?,
         };
-        approval_of(claims, event)
+        approval_of(claims, event, partition)
     }
 
     /// Compares the token with the call and with its judgement, and records its use in the session. Appends the changed
@@ -81,12 +81,13 @@ impl CallToken {
             // A call that is logged late, e.g. after an outage, has an expired token; its decision stays known. The use is
             // not recorded: the session may have forgotten an earlier one.
             Err(ForgedToken { cause, expired }) => {
-                let claims = expired.filter(|claims| difference_from_call(claims, event, origin).is_none());
+                let claims =
+                    expired.filter(|claims| difference_from_call(claims, event, origin.partition).is_none());
                 let claims = claims.map(|claims| *claims);
                 return TokenFinding { finding: DecisionFinding::Forged, cause: Some(cause), claims };
             }
         };
-        let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin) {
+        let (finding, cause) = if let Some(cause) = difference_from_call(&claims, event, origin.partition) {
             (DecisionFinding::Altered, Some(cause))
         } else {
             let ttl = kernel.limits.ttl.0;
@@ -153,28 +154,6 @@ fn used_token(claims: &Claims) -> UsedToken<'_> {
     UsedToken { id: &claims.decision_id, expires_at: Millis(claims.expires_at.saturating_mul(1000)) }
 }
 
-/// Returns the first claim that differs from the call. Digests the arguments, since the event's own digest is a claim of
-/// its producer. Used tokens are known per partition, so a token is valid in one partition only.
-fn difference_from_call(
-    claims: &Claims,
-    event: &ActionEvent<'_>,
-    origin: &Origin<'_>,
-) -> Option<DecisionCause> {
-    let ToolCall { name, call_id, arguments, definition, .. } = event.tool.as_ref()?;
-    let difference = claims.first_difference(&Call {
-        tenant_id: event.tenant_id,
-        environment: event.environment,
-        session_id: event.session_id,
-        agent_id: event.agent.id,
-        tool: name,
-        call_id,
-        arguments: Digest::of(arguments.data),
-        definition: *definition,
-    });
-    let is_elsewhere = claims.through.partition != origin.partition;
-    difference.map(altered_cause).or_else(|| is_elsewhere.then_some(DecisionCause::Partition))
-}
-
 /// Returns the first input, in the order of [`DecisionCause`], of which the decision knew another value than the judgement.
 fn input_that_differs(
     claims: &Claims,
@@ -194,19 +173,6 @@ fn input_that_differs(
         DecisionCause::Records
     } else {
         DecisionCause::Event
-    }
-}
-
-const fn altered_cause(claim: ClaimName) -> DecisionCause {
-    match claim {
-        ClaimName::Tenant => DecisionCause::Tenant,
-        ClaimName::Environment => DecisionCause::Environment,
-        ClaimName::Session => DecisionCause::Session,
-        ClaimName::Agent => DecisionCause::Agent,
-        ClaimName::Tool => DecisionCause::Tool,
-        ClaimName::CallId => DecisionCause::CallId,
-        ClaimName::Arguments => DecisionCause::Arguments,
-        ClaimName::Definition => DecisionCause::Definition,
     }
 }
 

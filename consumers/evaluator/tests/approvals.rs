@@ -635,6 +635,31 @@ fn token_of_another_outcome_uses_no_approval() {
 }
 
 #[test]
+fn token_of_another_call_of_the_session_uses_the_approval_and_lets_nothing_through() {
+    let cases: [(&str, fn(&mut Claims)); 6] = [
+        ("call_id", |claims| claims.call_id = Some("another".to_owned())),
+        ("definition", |claims| claims.definition = Some(Digest::of(b"another"))),
+        ("partition", |claims| claims.through.partition = 1),
+        ("tool", |claims| claims.tool = "look".to_owned()),
+        ("args", |claims| claims.arguments = Digest::of(b"{ }")),
+        ("environment", |claims| claims.environment = "test".to_owned()),
+    ];
+    for (cause, change) in cases {
+        for late in [0, 120] {
+            let mut fixture = Fixture::new();
+            fixture.granted(1);
+            let found = fixture.call_with(1, b"{}", |claims| {
+                change(claims);
+                claims.issued_at -= late;
+                claims.expires_at -= late;
+            });
+            assert_eq!(found, format!("ask policy altered {cause} by grace"));
+            assert_eq!(fixture.call(1), "ask policy reused by grace", "{cause}");
+        }
+    }
+}
+
+#[test]
 fn approvals_begin_no_session_and_change_no_counter() {
     let mut fixture = Fixture::new();
     fixture.granted(1);

@@ -10,12 +10,12 @@
 
 use agentgov_enrichment::{Agent, Approval, ApprovalFault, Change, Session};
 use agentgov_schemas::bounds::MAX_ID_BYTES;
-use agentgov_schemas::event::{self, ActionEvent};
+use agentgov_schemas::event::{self, ActionEvent, ToolCall};
 use agentgov_schemas::governance::KeyKind;
 use agentgov_schemas::state::ApprovalState;
 use agentgov_schemas::verdict::{ApprovalFinding, ApprovalUse, Decision, DecisionCause, Origin};
 use agentgov_schemas::{Digest, Millis, OpenEnum, catalogue};
-use agentgov_token::{ApprovalClaims, Claims, KeySet, TokenError, verify, verify_approval};
+use agentgov_token::{ApprovalClaims, Call, ClaimName, Claims, KeySet, TokenError, verify, verify_approval};
 
 use crate::kernel::Kernel;
 
@@ -40,9 +40,18 @@ pub enum ApprovalClaim<'a> {
     Recorded {
         /// Append time of the call.
         logged_at: Millis,
-        /// Id of the approval in the call's token, if the token is valid, or would be but for its expiry.
-        claimed: Option<&'a str>,
+        /// The approval in the call's token, if the token is valid, or would be but for its expiry.
+        claimed: Option<ClaimedApproval<'a>>,
     },
+}
+
+/// Approval that the token of a recorded call names.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimedApproval<'a> {
+    /// Id of the approval.
+    pub id: &'a str,
+    /// Claim by which the token is of another call of the session. The approval is then used, and lets nothing through.
+    pub altered: Option<DecisionCause>,
 }
 
 /// Approval that concerns a judged call.
@@ -76,8 +85,8 @@ impl JudgedApproval {
     /// Returns the approval that a recorded call claims although the policies do not ask for one.
     pub(crate) fn not_asked(claim: ApprovalClaim<'_>) -> Option<Self> {
         match claim {
-            ApprovalClaim::Recorded { claimed: Some(id), .. } => {
-                Some(Self::unknown(id, ApprovalFinding::NotAsked))
+            ApprovalClaim::Recorded { claimed: Some(claimed), .. } => {
+                Some(Self::unknown(claimed.id, ApprovalFinding::NotAsked))
             }
             _ => None,
         }
@@ -102,20 +111,60 @@ pub const fn forged_cause(error: &TokenError) -> DecisionCause {
     }
 }
 
-/// Returns the id of the approval that a token relies on, if it lets a call of this session through. An expired token
-/// counts: its call is logged late, and still used the approval.
-pub fn approval_of<'c>(claims: &'c Claims, event: &ActionEvent<'_>) -> Option<&'c str> {
+/// Returns the approval that a token relies on, if it lets a call of this session through. An expired token counts: its
+/// call is logged late, and still used the approval.
+pub fn approval_of<'c>(
+    claims: &'c Claims,
+    event: &ActionEvent<'_>,
+    partition: i32,
+) -> Option<ClaimedApproval<'c>> {
     let is_of_session = claims.tenant_id == event.tenant_id && claims.session_id == event.session_id;
-    claims.approval_id.as_deref().filter(|_| is_of_session && claims.outcome == Decision::Allow)
+    let id = claims.approval_id.as_deref().filter(|_| is_of_session && claims.outcome == Decision::Allow)?;
+    Some(ClaimedApproval { id, altered: difference_from_call(claims, event, partition) })
 }
 
-/// Returns the id of the approval that the token of a call claims.
-pub(crate) fn claimed_approval(event: &ActionEvent<'_>, keys: &KeySet, logged_at: Millis) -> Option<String> {
+/// Returns the claims of the token of a call, if the token is valid, or would be but for its expiry.
+pub(crate) fn claims_of_call(event: &ActionEvent<'_>, keys: &KeySet, logged_at: Millis) -> Option<Claims> {
     let token = event.tool.as_ref()?.decision_token?;
     match verify(token, keys, KeyKind::Pdp, logged_at) {
-        Ok(claims) => approval_of(&claims, event).map(str::to_owned),
-        Err(TokenError::Expired { claims, .. }) => approval_of(&claims, event).map(str::to_owned),
+        Ok(claims) => Some(claims),
+        Err(TokenError::Expired { claims, .. }) => Some(*claims),
         Err(_) => None,
+    }
+}
+
+/// Returns the first claim that differs from a call in a partition. Digests the arguments, since the event's own digest is a
+/// claim of its producer. Used tokens are known per partition, so a token is valid in one partition only.
+pub fn difference_from_call(
+    claims: &Claims,
+    event: &ActionEvent<'_>,
+    partition: i32,
+) -> Option<DecisionCause> {
+    let ToolCall { name, call_id, arguments, definition, .. } = event.tool.as_ref()?;
+    let difference = claims.first_difference(&Call {
+        tenant_id: event.tenant_id,
+        environment: event.environment,
+        session_id: event.session_id,
+        agent_id: event.agent.id,
+        tool: name,
+        call_id,
+        arguments: Digest::of(arguments.data),
+        definition: *definition,
+    });
+    let is_elsewhere = claims.through.partition != partition;
+    difference.map(altered_cause).or_else(|| is_elsewhere.then_some(DecisionCause::Partition))
+}
+
+const fn altered_cause(claim: ClaimName) -> DecisionCause {
+    match claim {
+        ClaimName::Tenant => DecisionCause::Tenant,
+        ClaimName::Environment => DecisionCause::Environment,
+        ClaimName::Session => DecisionCause::Session,
+        ClaimName::Agent => DecisionCause::Agent,
+        ClaimName::Tool => DecisionCause::Tool,
+        ClaimName::CallId => DecisionCause::CallId,
+        ClaimName::Arguments => DecisionCause::Arguments,
+        ClaimName::Definition => DecisionCause::Definition,
     }
 }
 
@@ -189,10 +238,10 @@ impl Kernel<'_> {
         claim: ApprovalClaim<'_>,
     ) -> Option<JudgedApproval> {
         let tool = event.tool.as_ref()?;
-        if let ApprovalClaim::Recorded { claimed: Some(id), .. } = claim
-            && session.approval(id).is_none()
+        if let ApprovalClaim::Recorded { claimed: Some(claimed), .. } = claim
+            && session.approval(claimed.id).is_none()
         {
-            return Some(JudgedApproval::unknown(id, ApprovalFinding::Unknown));
+            return Some(JudgedApproval::unknown(claimed.id, ApprovalFinding::Unknown));
         }
         if !session.has_approvals() {
             return None;
@@ -206,13 +255,14 @@ impl Kernel<'_> {
                 (DecisionCause::Arguments, approval.arguments == arguments),
             ]
             .into_iter()
-            .find_map(|(cause, is_equal)| (!is_equal).then_some(cause));
+            .find_map(|(cause, is_equal)| (!is_equal).then_some(cause))
+            .or_else(|| altered_token(claim));
             (cause, self.judge_approval(id, approval, cause, event, claim))
         };
         match claim {
             ApprovalClaim::Ignored => None,
-            ApprovalClaim::Recorded { claimed: Some(id), .. } => {
-                session.approval(id).map(|approval| judge((id, approval)).1)
+            ApprovalClaim::Recorded { claimed: Some(claimed), .. } => {
+                session.approval(claimed.id).map(|approval| judge((claimed.id, approval)).1)
             }
             ApprovalClaim::Recorded { claimed: None, .. } | ApprovalClaim::Before { .. } => {
                 let is_excluded = |id: &str| match claim {
@@ -240,7 +290,9 @@ impl Kernel<'_> {
         let (now, is_claimed) = match claim {
             ApprovalClaim::Ignored => (Millis(i64::MAX), false),
             ApprovalClaim::Before { now, .. } => (now, true),
-            ApprovalClaim::Recorded { logged_at, claimed } => (logged_at, claimed == Some(id)),
+            ApprovalClaim::Recorded { logged_at, claimed } => {
+                (logged_at, claimed.is_some_and(|claimed| claimed.id == id))
+            }
         };
         let is_expired = approval.is_expired(now);
         let (finding, cause) = if difference.is_some() {
@@ -297,6 +349,14 @@ impl Kernel<'_> {
         } else {
             (ApprovalFinding::Unclaimed, None)
         }
+    }
+}
+
+/// Returns the claim by which the token of a recorded call is of another call.
+const fn altered_token(claim: ApprovalClaim<'_>) -> Option<DecisionCause> {
+    match claim {
+        ApprovalClaim::Recorded { claimed: Some(claimed), .. } => claimed.altered,
+        _ => None,
     }
 }
 

@@ -16,7 +16,7 @@ use agentgov_schemas::verdict::{
 use agentgov_token::KeySet;
 use cedar_policy::PolicySet;
 
-use crate::approvals::{ApprovalClaim, JudgedApproval, claimed_approval};
+use crate::approvals::{ApprovalClaim, ClaimedApproval, JudgedApproval, approval_of, claims_of_call};
 use crate::bundle::Bundle;
 use crate::cedar::{
     AuthorizationOutcome, AuthorizationRequest, CallAction, RequestTemplate, RequiredAttributes, TIME,
@@ -81,8 +81,9 @@ impl<'k> Kernel<'k> {
         event: &ActionEvent<'_>,
         origin: &Origin<'_>,
     ) -> Result<Step<'k>, InternalError> {
-        let claimed = claimed_approval(event, self.keys, origin.logged_at);
-        self.step_claiming(session, event, origin, claimed.as_deref())
+        let claims = claims_of_call(event, self.keys, origin.logged_at);
+        let claimed = claims.as_ref().and_then(|claims| approval_of(claims, event, origin.partition));
+        self.step_claiming(session, event, origin, claimed)
     }
 
     /// Does the same as [`Self::step`], for a caller that has verified the call's token: `claimed` is the approval that the token
@@ -95,7 +96,7 @@ impl<'k> Kernel<'k> {
         session: &mut Session,
         event: &ActionEvent<'_>,
         origin: &Origin<'_>,
-        claimed: Option<&str>,
+        claimed: Option<ClaimedApproval<'_>>,
     ) -> Result<Step<'k>, InternalError> {
         if event.is_approval() {
             let changes = self.fold_approval(session, event, origin);
@@ -121,8 +122,8 @@ impl<'k> Kernel<'k> {
         };
         let tools = bundle.map(|bundle| bundle.tools());
         let mut applied = session.apply(event, &check, origin, tools, &self.limits);
-        if let Some(id) = claimed {
-            session.use_approval(id, origin.offset, &mut applied.changes);
+        if let Some(claimed) = claimed {
+            session.use_approval(claimed.id, origin.offset, &mut applied.changes);
         }
         Ok(Step { verdict, changes: applied.changes, findings: applied.findings, refused: applied.refused })
     }
@@ -153,11 +154,12 @@ impl<'k> Kernel<'k> {
         if check.highest_if_repeat.is_none() {
             let tools = self.bundles.active(event.environment).map(|bundle| bundle.tools());
             // A token is verified only if it can change the session.
-            let claimed =
-                session.has_approvals().then(|| claimed_approval(event, self.keys, origin.logged_at));
+            let claims = session.has_approvals().then(|| claims_of_call(event, self.keys, origin.logged_at));
+            let claims = claims.flatten();
+            let claimed = claims.as_ref().and_then(|claims| approval_of(claims, event, origin.partition));
             let mut applied = session.apply(event, &check, origin, tools, &self.limits);
-            if let Some(id) = claimed.flatten() {
-                session.use_approval(&id, origin.offset, &mut applied.changes);
+            if let Some(claimed) = claimed {
+                session.use_approval(claimed.id, origin.offset, &mut applied.changes);
             }
         }
     }

@@ -47,7 +47,8 @@ pub mod testing;
 pub use agentgov_schemas::yaml::Problem;
 pub use agentgov_token::KeySet;
 pub use approvals::{
-    ApprovalClaim, JudgedApproval, MAX_APPROVAL_MILLIS, approval_of, forged_cause, is_same_person,
+    ApprovalClaim, ClaimedApproval, JudgedApproval, MAX_APPROVAL_MILLIS, approval_of, difference_from_call,
+    forged_cause, is_same_person,
 };
 pub use bundle::Bundle;
 pub use check::{CheckReport, check};
