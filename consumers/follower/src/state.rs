@@ -109,6 +109,8 @@ pub struct SessionView<'s> {
     pub session: &'s Session,
     /// Position of the last record that is applied.
     pub through: Through,
+    /// Reason why the table of keys may be older than the limit. No approval counts then: its key may be revoked.
+    pub stale_keys: Option<&'s Unavailable>,
 }
 
 /// Name of the process in errors, as of a stage.
@@ -342,7 +344,9 @@ impl State {
         if after.is_some_and(|after| !session.has_seen(after.source_id, after.sequence)) {
             return Ok(None);
         }
-        Ok(Some(answer(SessionView { kernel, session: &session, through: replica.through() })))
+        let stale_keys = self.check_fresh(now, "governance.keys", &self.keys_freshness).err();
+        let through = replica.through();
+        Ok(Some(answer(SessionView { kernel, session: &session, through, stale_keys: stale_keys.as_ref() })))
     }
 
     /// Calls `decide` with the kernel over the tables, whatever their age.
@@ -600,6 +604,24 @@ mod tests {
         assert_eq!(reason(&state, &a), Some("other_partitions"));
         assert!(!state.observe_partitions(2));
         assert_eq!(reason(&state, &a), None);
+    }
+
+    #[test]
+    fn view_with_an_old_table_of_keys_says_so() {
+        let now = Instant::now();
+        let state = loaded(now);
+        let key = SessionKey { tenant_id: "t", session_id: "s" };
+        let stale = || {
+            let read = state.read(key, None, |view| view.stale_keys.map(Unavailable::name));
+            read.unwrap().unwrap()
+        };
+        assert_eq!(stale(), Some("loading"));
+        if let Some(long_ago) = now.checked_sub(Duration::from_secs(11)) {
+            state.keys_freshness.observe_end(long_ago, 0, 0);
+            assert_eq!(stale(), Some("stale"));
+        }
+        state.keys_freshness.observe_end(now, 0, 0);
+        assert_eq!(stale(), None);
     }
 
     #[test]

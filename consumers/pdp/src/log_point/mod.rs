@@ -151,8 +151,8 @@ struct Outcome {
     unavailable: Option<(&'static str, String)>,
     /// Approval that concerns the call.
     approval: Option<JudgedApproval>,
-    /// True if the session has room for another approval.
-    has_room_for_approval: bool,
+    /// Reason why no approval can follow from a request.
+    no_request: Option<String>,
     /// Request for an approval of the call.
     access_request: Option<AccessRequest>,
     /// Reason why no approval can be requested.
@@ -188,6 +188,7 @@ impl<L: DecisionLog> LogPoint<L> {
         let call_key = CallKey::of(call);
         let pending = self.approvals.pending(&call_key, now);
         let decided = self.follower.read(key, call.after, wait, |view| {
+            let claim = fresh_claim(claim, view.stale_keys);
             let judgement = view.kernel.decide(view.session, &event, claim)?;
             if let Some(id) = pending.as_deref().filter(|id| view.session.approval(id).is_some()) {
                 self.approvals.forget(&call_key, id);
@@ -206,7 +207,7 @@ impl<L: DecisionLog> LogPoint<L> {
                 through: Some(view.through),
                 unavailable: None,
                 approval: judgement.approval,
-                has_room_for_approval: view.session.has_room_for_approval(now),
+                no_request: why_no_request(view.stale_keys, view.session.has_room_for_approval(now)),
                 access_request: None,
                 access_error: None,
             })
@@ -260,7 +261,7 @@ impl<L: DecisionLog> LogPoint<L> {
             through: None,
             unavailable: Some((reason.name(), reason.to_string())),
             approval: None,
-            has_room_for_approval: false,
+            no_request: None,
             access_request: None,
             access_error: None,
         })
@@ -311,10 +312,8 @@ impl<L: DecisionLog> LogPoint<L> {
         id: &str,
         now: Micros,
     ) -> Result<AccessRequest, String> {
-        if !outcome.has_room_for_approval {
-            return Err(format!(
-                "expected fewer than {MAX_APPROVALS} approvals in the session, found as many; wait until some expire"
-            ));
+        if let Some(reason) = &outcome.no_request {
+            return Err(reason.clone());
         }
         let call_key = CallKey::of(call);
         let asked_at = millis(now);
@@ -595,6 +594,22 @@ impl<L: DecisionLog> DecisionPoint for LogPoint<L> {
     }
 }
 
+/// Returns the claim with which a call is decided: no approval counts by keys that may be too old, since its key may be revoked.
+fn fresh_claim<'a>(claim: ApprovalClaim<'a>, stale_keys: Option<&Unavailable>) -> ApprovalClaim<'a> {
+    if stale_keys.is_some() { ApprovalClaim::Ignored } else { claim }
+}
+
+/// Returns the reason why no approval can follow from a request, if there is one.
+fn why_no_request(stale_keys: Option<&Unavailable>, has_room: bool) -> Option<String> {
+    if let Some(reason) = stale_keys {
+        return Some(format!("no approval counts while the keys are not known: {reason}; ask again"));
+    }
+    let full = format!(
+        "expected fewer than {MAX_APPROVALS} approvals in the session, found as many; wait until some expire"
+    );
+    (!has_room).then_some(full)
+}
+
 /// Returns the request of an approval that a person can still decide, or has refused.
 fn request_of(approval: &JudgedApproval) -> Option<AccessRequest> {
     let expires_at = approval.expires_at?;
@@ -615,4 +630,20 @@ const fn millis(time: Micros) -> Millis {
 fn now() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_approval_counts_and_none_is_requested_by_keys_that_may_be_too_old() {
+        let claim = ApprovalClaim::Before { now: Millis(0), excluded: &[] };
+        assert!(matches!(fresh_claim(claim, None), ApprovalClaim::Before { .. }));
+        let stale = Unavailable::Loading("governance.keys");
+        assert!(matches!(fresh_claim(claim, Some(&stale)), ApprovalClaim::Ignored));
+        assert!(why_no_request(Some(&stale), true).is_some_and(|reason| reason.contains("governance.keys")));
+        assert_eq!(why_no_request(None, true), None);
+        assert!(why_no_request(None, false).is_some_and(|reason| reason.contains("fewer than 64")));
+    }
 }
