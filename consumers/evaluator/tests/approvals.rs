@@ -636,7 +636,8 @@ fn token_of_another_outcome_uses_no_approval() {
 
 #[test]
 fn token_of_another_call_of_the_session_uses_the_approval_and_lets_nothing_through() {
-    let cases: [(&str, fn(&mut Claims)); 6] = [
+    type Alter = fn(&mut Claims);
+    let cases: [(&str, Alter); 6] = [
         ("call_id", |claims| claims.call_id = Some("another".to_owned())),
         ("definition", |claims| claims.definition = Some(Digest::of(b"another"))),
         ("partition", |claims| claims.through.partition = 1),
