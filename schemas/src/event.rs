@@ -76,6 +76,7 @@ impl<'a> ActionEvent<'a> {
             ("tool.name", self.tool.as_ref().map_or("", |tool| tool.name)),
             ("tool.call_id", self.tool.as_ref().map_or("", |tool| tool.call_id)),
             ("result.call_id", self.result.as_ref().map_or("", |result| result.call_id)),
+            ("approval.tool", self.approval.and_then(|approval| approval.tool).unwrap_or("")),
         ];
         let too_long = ids.iter().find(|(_, id)| id.len() > MAX_ID_BYTES)?;
         Some((too_long.0, too_long.1.len()))

@@ -21,7 +21,7 @@ use agentgov_policy::{ApprovalClaim, Bundle, BundleFiles};
 use agentgov_processor::{Outputs, Processor as _, Reject, RestoreValue, TableRecord};
 use agentgov_schemas::alert::Alert;
 use agentgov_schemas::bounds::MAX_ID_BYTES;
-use agentgov_schemas::event::{ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
+use agentgov_schemas::event::{self, ActionEvent, Agent, Message, Payload, Source, ToolCall, ToolResult};
 use agentgov_schemas::governance::{self, AgentEntry, AgentState, BundleFile};
 use agentgov_schemas::key::partition_of;
 use agentgov_schemas::state::SessionState;
@@ -941,7 +941,7 @@ fn id_above_its_limit_is_rejected_and_changes_nothing() {
     let (tool, result) = (call.tool.unwrap(), answer());
     let answered = ActionEvent { r#type: catalogue::TOOL_RESPONSE_RECEIVED, tool: None, ..call.clone() };
     type With<'a> = &'a dyn Fn(&'a str) -> ActionEvent<'a>;
-    let fields: [(&str, With<'_>); 10] = [
+    let fields: [(&str, With<'_>); 11] = [
         ("event_id", &|event_id| ActionEvent { event_id, ..call.clone() }),
         ("type", &|r#type| ActionEvent { r#type, ..call.clone() }),
         ("environment", &|environment| ActionEvent { environment, ..call.clone() }),
@@ -958,6 +958,15 @@ fn id_above_its_limit_is_rejected_and_changes_nothing() {
             session_id,
             r#type: catalogue::SOURCE_CLOSED,
             tool: None,
+            ..call.clone()
+        }),
+        ("approval.tool", &|tool| ActionEvent {
+            r#type: catalogue::APPROVAL_ASKED,
+            tool: None,
+            approval: Some(event::Approval {
+                tool: Some(tool),
+                ..event::Approval::new("0192f0c1-7a3b-7c4d-9e5f-000000000001")
+            }),
             ..call.clone()
         }),
     ];

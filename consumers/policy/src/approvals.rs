@@ -373,7 +373,7 @@ fn rank(judged: &JudgedApproval) -> u8 {
 
 /// Reads a request; `None` if no approval can follow from it.
 fn asked(approval: &event::Approval<'_>, event: &ActionEvent<'_>, logged_at: Millis) -> Option<Approval> {
-    let tool = approval.tool.filter(|tool| !tool.is_empty())?;
+    let tool = approval.tool.filter(|tool| !tool.is_empty() && tool.len() <= MAX_ID_BYTES)?;
     let latest = Millis(logged_at.0.saturating_add(MAX_APPROVAL_MILLIS));
     let actor = event.actor.map(|actor| actor.id);
     if actor.is_some_and(|actor| actor.len() > MAX_ID_BYTES) {
