@@ -113,15 +113,16 @@ impl Approvals {
         self.0.iter().map(|(id, approval)| (id.as_str(), approval))
     }
 
-    /// Returns true if a record logged at `now` may add an approval.
-    pub fn has_room(&self, now: Millis) -> bool {
-        self.0.values().filter(|approval| !is_forgotten(approval, now)).count() < MAX_APPROVALS
+    /// Returns how many approvals records logged at `now` may add.
+    pub fn room(&self, now: Millis) -> usize {
+        let kept = self.0.values().filter(|approval| !is_forgotten(approval, now)).count();
+        MAX_APPROVALS.saturating_sub(kept)
     }
 
     /// Adds a request that is logged at `now`. Removes approvals that expired before. Changes nothing for a known id, an
     /// expired request, or without room.
     pub fn add(&mut self, id: &str, approval: Approval, now: Millis, changes: &mut Vec<Change>) {
-        if self.0.contains_key(id) || approval.is_expired(now) || !self.has_room(now) {
+        if self.0.contains_key(id) || approval.is_expired(now) || self.room(now) == 0 {
             return;
         }
         self.0.retain(|id, approval| {
@@ -218,7 +219,7 @@ mod tests {
         for i in 0..MAX_APPROVALS {
             add(&mut approvals, &i.to_string(), 1_000, 0);
         }
-        assert!(!approvals.has_room(Millis(60_999)));
+        assert_eq!((approvals.room(Millis(60_999)), approvals.room(Millis(61_000))), (0, MAX_APPROVALS));
         assert_eq!(add(&mut approvals, "more", 200_000, 60_999), []);
         let changes = add(&mut approvals, "more", 200_000, 61_000);
         assert_eq!(changes.len(), MAX_APPROVALS + 1);

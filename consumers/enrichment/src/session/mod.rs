@@ -242,9 +242,9 @@ impl Session {
         !self.approvals.is_empty()
     }
 
-    /// Returns true if a request for an approval, logged at `now`, has room in the session.
-    pub fn has_room_for_approval(&self, now: Millis) -> bool {
-        self.approvals.has_room(now)
+    /// Returns for how many requests for approvals, logged at `now`, the session has room.
+    pub fn room_for_approvals(&self, now: Millis) -> usize {
+        self.approvals.room(now)
     }
 
     /// Returns an approval for the changelog.

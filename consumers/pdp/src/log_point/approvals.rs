@@ -19,6 +19,11 @@ use super::question::CallQuestion;
 
 /// Maximum number of requests that wait for the log. A further call gets no request.
 const MAX_PENDING: usize = 10_000;
+/// Maximum number of requests of one tenant that wait for the log.
+const MAX_PENDING_OF_TENANT: usize = 1_000;
+/// Time for which a request waits for the log, in milliseconds. If the log does not show it by then, no approval can follow from
+/// it: a record before it took its place in the session, or it was not logged.
+const PENDING_MILLIS: i64 = 30_000;
 
 /// Content of an `approval.asked` event.
 #[derive(Clone, Debug)]
@@ -89,6 +94,10 @@ impl CallKey {
             arguments: call.arguments_sha256,
         }
     }
+
+    fn is_of_session_of(&self, other: &Self) -> bool {
+        self.session_id == other.session_id && self.tenant_id == other.tenant_id
+    }
 }
 
 /// What this process knows of approvals ahead of the log.
@@ -97,10 +106,25 @@ pub(super) struct ApprovalsAhead(Mutex<Ahead>);
 
 #[derive(Debug, Default)]
 struct Ahead {
-    /// Requests by call, each with its id and the end of its validity.
-    pending: HashMap<CallKey, (String, Millis)>,
+    /// Requests that wait for the log, by call.
+    pending: HashMap<CallKey, Pending>,
     /// Approvals that decisions rely on, until their tokens expire.
     relied_on: HashMap<String, Millis>,
+}
+
+/// A request that waits for the log.
+#[derive(Clone, Debug)]
+struct Pending {
+    id: String,
+    asked_at: Millis,
+    /// End of its validity.
+    expires_at: Millis,
+}
+
+impl Pending {
+    fn is_awaited(&self, now: Millis) -> bool {
+        self.expires_at > now && self.asked_at.0.saturating_add(PENDING_MILLIS) > now.0
+    }
 }
 
 /// Result of [`ApprovalsAhead::ask`].
@@ -112,6 +136,8 @@ pub(super) enum Asking {
     Pending(String, Millis),
     /// Too many requests wait for the log.
     Full,
+    /// The requests of the session that wait for the log take all of its room.
+    NoRoom,
 }
 
 impl ApprovalsAhead {
@@ -141,33 +167,36 @@ impl ApprovalsAhead {
         self.lock().relied_on.remove(id);
     }
 
-    /// Returns the id of the request that this process has made for a call.
-    pub fn pending(&self, call: &CallKey, now: Millis) -> Option<String> {
-        let ahead = self.lock();
-        ahead.pending.get(call).filter(|(_, until)| *until > now).map(|(id, _)| id.clone())
+    /// Forgets the requests of the call's session that the log shows.
+    pub fn settle(&self, call: &CallKey, is_shown: impl Fn(&str) -> bool) {
+        self.lock().pending.retain(|key, pending| !key.is_of_session_of(call) || !is_shown(&pending.id));
     }
 
-    /// Forgets a request that the log shows, or that could not be recorded.
+    /// Forgets a request that could not be recorded.
     pub fn forget(&self, call: &CallKey, id: &str) {
         let mut ahead = self.lock();
-        if ahead.pending.get(call).is_some_and(|(pending, _)| pending == id) {
+        if ahead.pending.get(call).is_some_and(|pending| pending.id == id) {
             ahead.pending.remove(call);
         }
     }
 
-    /// Adds the request `id` for a call, unless there is one.
-    pub fn ask(&self, call: CallKey, id: &str, expires_at: Millis, now: Millis) -> Asking {
+    /// Adds the request `id` for a call, unless there is one. `room` is the number of approvals that the session of the call
+    /// takes beside those that the log shows.
+    pub fn ask(&self, call: CallKey, id: &str, expires_at: Millis, room: usize, now: Millis) -> Asking {
         let mut ahead = self.lock();
-        if let Some((pending, until)) = ahead.pending.get(&call).filter(|(_, until)| *until > now) {
-            return Asking::Pending(pending.clone(), *until);
+        ahead.pending.retain(|_, pending| pending.is_awaited(now));
+        if let Some(pending) = ahead.pending.get(&call) {
+            return Asking::Pending(pending.id.clone(), pending.expires_at);
         }
-        if ahead.pending.len() >= MAX_PENDING {
-            ahead.pending.retain(|_, (_, until)| *until > now);
+        let of_session = ahead.pending.keys().filter(|key| key.is_of_session_of(&call)).count();
+        if of_session >= room {
+            return Asking::NoRoom;
         }
-        if ahead.pending.len() >= MAX_PENDING {
+        let of_tenant = ahead.pending.keys().filter(|key| key.tenant_id == call.tenant_id).count();
+        if of_tenant >= MAX_PENDING_OF_TENANT || ahead.pending.len() >= MAX_PENDING {
             return Asking::Full;
         }
-        ahead.pending.insert(call, (id.to_owned(), expires_at));
+        ahead.pending.insert(call, Pending { id: id.to_owned(), asked_at: now, expires_at });
         Asking::New
     }
 }
@@ -187,28 +216,62 @@ mod tests {
         }
     }
 
-    #[test]
-    fn call_has_one_request_until_it_expires_or_the_log_shows_it() {
-        let ahead = ApprovalsAhead::default();
-        assert_eq!(ahead.ask(key("pay"), "a", Millis(100), Millis(0)), Asking::New);
-        let pending = Asking::Pending("a".to_owned(), Millis(100));
-        assert_eq!(ahead.ask(key("pay"), "b", Millis(200), Millis(99)), pending);
-        assert_eq!(ahead.ask(key("look"), "c", Millis(200), Millis(99)), Asking::New, "another call");
-        ahead.forget(&key("pay"), "b");
-        assert_eq!(ahead.pending(&key("pay"), Millis(99)).as_deref(), Some("a"), "another request");
-        ahead.forget(&key("pay"), "a");
-        assert_eq!(ahead.pending(&key("pay"), Millis(99)), None);
-        assert_eq!(ahead.ask(key("look"), "d", Millis(300), Millis(200)), Asking::New, "expired");
+    fn ask(ahead: &ApprovalsAhead, call: CallKey, id: &str, expires_at: i64, now: i64) -> Asking {
+        ahead.ask(call, id, Millis(expires_at), usize::MAX, Millis(now))
     }
 
     #[test]
-    fn requests_are_bounded() {
+    fn call_has_one_request_until_it_expires_or_the_log_shows_it() {
         let ahead = ApprovalsAhead::default();
-        for number in 0..MAX_PENDING {
-            ahead.ask(key(&number.to_string()), "a", Millis(100), Millis(0));
+        assert_eq!(ask(&ahead, key("pay"), "a", 100, 0), Asking::New);
+        let pending = Asking::Pending("a".to_owned(), Millis(100));
+        assert_eq!(ask(&ahead, key("pay"), "b", 200, 99), pending);
+        assert_eq!(ask(&ahead, key("look"), "c", 200, 99), Asking::New, "another call");
+        ahead.forget(&key("pay"), "b");
+        let elsewhere = CallKey { session_id: "t".to_owned(), ..key("pay") };
+        ahead.settle(&elsewhere, |_| true);
+        ahead.settle(&key("look"), |id| id == "b");
+        assert_eq!(ask(&ahead, key("pay"), "b", 200, 99), pending, "another request, another session");
+        ahead.settle(&key("look"), |id| id == "a");
+        assert_eq!(ask(&ahead, key("pay"), "b", 200, 99), Asking::New, "the log shows it");
+        assert_eq!(ask(&ahead, key("look"), "d", 300, 200), Asking::New, "expired");
+    }
+
+    #[test]
+    fn request_that_the_log_does_not_show_in_time_is_forgotten() {
+        let ahead = ApprovalsAhead::default();
+        ask(&ahead, key("pay"), "a", i64::MAX, 0);
+        let pending = Asking::Pending("a".to_owned(), Millis(i64::MAX));
+        assert_eq!(ask(&ahead, key("pay"), "b", i64::MAX, PENDING_MILLIS - 1), pending);
+        assert_eq!(ask(&ahead, key("pay"), "b", i64::MAX, PENDING_MILLIS), Asking::New);
+    }
+
+    #[test]
+    fn requests_of_a_session_that_wait_take_its_room() {
+        let ahead = ApprovalsAhead::default();
+        let room = |call, room| ahead.ask(call, "a", Millis(100), room, Millis(0));
+        assert_eq!((room(key("1"), 2), room(key("2"), 2)), (Asking::New, Asking::New));
+        assert_eq!(room(key("3"), 2), Asking::NoRoom);
+        assert_eq!(room(key("1"), 0), Asking::Pending("a".to_owned(), Millis(100)), "asked before");
+        let elsewhere = CallKey { session_id: "t".to_owned(), ..key("3") };
+        assert_eq!(room(elsewhere, 2), Asking::New);
+    }
+
+    #[test]
+    fn requests_are_bounded_in_all_and_per_tenant() {
+        let ahead = ApprovalsAhead::default();
+        let of =
+            |tenant: usize, tool: usize| CallKey { tenant_id: tenant.to_string(), ..key(&tool.to_string()) };
+        for tool in 0..MAX_PENDING_OF_TENANT {
+            assert_eq!(ask(&ahead, of(0, tool), "a", 100, 0), Asking::New);
         }
-        assert_eq!(ahead.ask(key("more"), "a", Millis(100), Millis(99)), Asking::Full);
-        assert_eq!(ahead.ask(key("more"), "a", Millis(200), Millis(100)), Asking::New);
+        assert_eq!(ask(&ahead, of(0, MAX_PENDING_OF_TENANT), "a", 100, 99), Asking::Full);
+        assert_eq!(ask(&ahead, of(1, 0), "a", 100, 99), Asking::New, "another tenant");
+        let pending = |id: &str| Pending { id: id.to_owned(), asked_at: Millis(0), expires_at: Millis(100) };
+        let all = (0..MAX_PENDING).map(|tenant| (of(tenant, 0), pending("a")));
+        ahead.lock().pending = all.collect();
+        assert_eq!(ask(&ahead, of(MAX_PENDING, 0), "a", 200, 99), Asking::Full);
+        assert_eq!(ask(&ahead, of(MAX_PENDING, 0), "a", 200, 100), Asking::New);
         assert_eq!(ahead.lock().pending.len(), 1);
     }
 

@@ -153,6 +153,8 @@ struct Outcome {
     approval: Option<JudgedApproval>,
     /// Reason why no approval can follow from a request.
     no_request: Option<String>,
+    /// Number of approvals that the session takes beside those that the log shows.
+    room_for_approvals: usize,
     /// Request for an approval of the call.
     access_request: Option<AccessRequest>,
     /// Reason why no approval can be requested.
@@ -186,12 +188,11 @@ impl<L: DecisionLog> LogPoint<L> {
             None => ApprovalClaim::Ignored,
         };
         let call_key = CallKey::of(call);
-        let pending = self.approvals.pending(&call_key, now);
         let decided = self.follower.read(key, call.after, wait, |view| {
             let claim = fresh_claim(claim, view.stale_keys);
             let judgement = view.kernel.decide(view.session, &event, claim)?;
-            if let Some(id) = pending.as_deref().filter(|id| view.session.approval(id).is_some()) {
-                self.approvals.forget(&call_key, id);
+            if judgement.decision == Decision::Ask {
+                self.approvals.settle(&call_key, |id| view.session.approval(id).is_some());
             }
             Ok::<_, agentgov_policy::InternalError>(Outcome {
                 decision: judgement.decision,
@@ -207,7 +208,8 @@ impl<L: DecisionLog> LogPoint<L> {
                 through: Some(view.through),
                 unavailable: None,
                 approval: judgement.approval,
-                no_request: why_no_request(view.stale_keys, view.session.has_room_for_approval(now)),
+                no_request: view.stale_keys.map(no_request_by_keys),
+                room_for_approvals: view.session.room_for_approvals(now),
                 access_request: None,
                 access_error: None,
             })
@@ -262,6 +264,7 @@ impl<L: DecisionLog> LogPoint<L> {
             unavailable: Some((reason.name(), reason.to_string())),
             approval: None,
             no_request: None,
+            room_for_approvals: 0,
             access_request: None,
             access_error: None,
         })
@@ -319,9 +322,14 @@ impl<L: DecisionLog> LogPoint<L> {
         let asked_at = millis(now);
         let lifetime = i64::try_from(self.config.approval_lifetime.as_millis()).unwrap_or(i64::MAX);
         let expires_at = Millis(asked_at.0.saturating_add(lifetime));
-        match self.approvals.ask(call_key.clone(), id, expires_at, asked_at) {
+        match self.approvals.ask(call_key.clone(), id, expires_at, outcome.room_for_approvals, asked_at) {
             Asking::New => {}
             Asking::Pending(id, expires_at) => return Ok(AccessRequest { id, expires_at, refused_by: None }),
+            Asking::NoRoom => {
+                return Err(format!(
+                    "expected fewer than {MAX_APPROVALS} approvals in the session, found as many; wait until some expire"
+                ));
+            }
             Asking::Full => return Err("too many requests wait for the log; ask again".to_owned()),
         }
         let policies = outcome.determining.iter();
@@ -599,15 +607,9 @@ fn fresh_claim<'a>(claim: ApprovalClaim<'a>, stale_keys: Option<&Unavailable>) -
     if stale_keys.is_some() { ApprovalClaim::Ignored } else { claim }
 }
 
-/// Returns the reason why no approval can follow from a request, if there is one.
-fn why_no_request(stale_keys: Option<&Unavailable>, has_room: bool) -> Option<String> {
-    if let Some(reason) = stale_keys {
-        return Some(format!("no approval counts while the keys are not known: {reason}; ask again"));
-    }
-    let full = format!(
-        "expected fewer than {MAX_APPROVALS} approvals in the session, found as many; wait until some expire"
-    );
-    (!has_room).then_some(full)
+/// Returns the reason why no approval can follow from a request while the keys may be too old.
+fn no_request_by_keys(reason: &Unavailable) -> String {
+    format!("no approval counts while the keys are not known: {reason}; ask again")
 }
 
 /// Returns the request of an approval that a person can still decide, or has refused.
@@ -637,13 +639,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_approval_counts_and_none_is_requested_by_keys_that_may_be_too_old() {
+    fn no_approval_counts_by_keys_that_may_be_too_old() {
         let claim = ApprovalClaim::Before { now: Millis(0), excluded: &[] };
         assert!(matches!(fresh_claim(claim, None), ApprovalClaim::Before { .. }));
         let stale = Unavailable::Loading("governance.keys");
         assert!(matches!(fresh_claim(claim, Some(&stale)), ApprovalClaim::Ignored));
-        assert!(why_no_request(Some(&stale), true).is_some_and(|reason| reason.contains("governance.keys")));
-        assert_eq!(why_no_request(None, true), None);
-        assert!(why_no_request(None, false).is_some_and(|reason| reason.contains("fewer than 64")));
+        assert!(no_request_by_keys(&stale).contains("governance.keys"));
     }
 }
