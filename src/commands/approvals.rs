@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agentgov_connect::Endpoints;
 use agentgov_log_reader::LogReader;
 use agentgov_log_reader::approvals::{ApprovalDecision, ApprovalFilter, ApprovedCall, AskedApproval};
-use agentgov_registry::{RegistryContext, list_agents, published_keys};
+use agentgov_registry::{RegisteredAgent, RegistryContext, list_agents, published_keys};
 use agentgov_schemas::escape::{EscapedBytes, shell_word};
 use agentgov_schemas::event::{Agent, Approval};
 use agentgov_schemas::governance::KeyKind;
@@ -139,6 +139,10 @@ impl Stack<'_> {
         published_keys(self.context()).or_exit(ExitCode::TryAgain)
     }
 
+    fn agents(&self) -> Result<Vec<RegisteredAgent>, Failure> {
+        Ok(list_agents(self.context()).or_exit(ExitCode::TryAgain)?.entries)
+    }
+
     fn read(&self, filter: &ApprovalFilter<'_>) -> Result<Vec<ListedApproval>, Failure> {
         let reader = LogReader::new(&self.endpoints.clickhouse, self.topology).or_exit(ExitCode::Config)?;
         let asked = reader.asked_approvals(filter).or_exit(ExitCode::TryAgain)?;
@@ -147,8 +151,12 @@ impl Stack<'_> {
         }
         let decisions = reader.approval_decisions(filter).or_exit(ExitCode::TryAgain)?;
         let calls = reader.approved_calls(filter).or_exit(ExitCode::TryAgain)?;
-        let (keys, now) = (self.keys()?, now());
-        Ok(asked.into_iter().map(|asked| listed(asked, &decisions, &calls, &keys, now)).collect())
+        let (keys, agents, now) = (self.keys()?, self.agents()?, now());
+        let listed = |asked: AskedApproval| {
+            let responsible = responsible(&agents, &asked);
+            listed(asked, &responsible, &decisions, &calls, &keys, now)
+        };
+        Ok(asked.into_iter().map(listed).collect())
     }
 
     /// Returns the request with an id.
@@ -190,9 +198,19 @@ impl Stack<'_> {
     }
 }
 
-/// Returns a request with its state.
+/// Returns the owner and the sponsor of the agent that asked, by the registry.
+fn responsible(agents: &[RegisteredAgent], asked: &AskedApproval) -> Vec<String> {
+    let agent = agents.iter().map(|entry| &entry.agent);
+    let agent = agent
+        .filter(|agent| agent.tenant_id == asked.tenant_id && agent.agent_id == asked.agent_id)
+        .flat_map(|agent| [Some(&agent.owner), agent.sponsor.as_ref()]);
+    agent.flatten().cloned().collect()
+}
+
+/// Returns a request with its state. `responsible` are the owner and the sponsor of the agent: their decisions do not count.
 fn listed(
     asked: AskedApproval,
+    responsible: &[String],
     decisions: &[ApprovalDecision],
     calls: &[ApprovedCall],
     keys: &KeySet,
@@ -210,7 +228,7 @@ fn listed(
             && claims.tool == asked.tool
             && claims.arguments == arguments
             && decision.decided_at < asked.expires_at
-            && !is_own(&asked, &claims.approver);
+            && !is_own(&asked, responsible, &claims.approver);
         is_of_call.then(|| ListedDecision {
             approver: claims.approver,
             granted: claims.outcome == Decision::Allow,
@@ -230,9 +248,10 @@ fn listed(
     ListedApproval { asked, arguments_sha256: arguments.to_string(), state, decision, used_by }
 }
 
-/// Returns true if the request is for the approver or for an agent of this name.
-fn is_own(asked: &AskedApproval, approver: &str) -> bool {
-    [&asked.actor_id, &asked.agent_id].into_iter().any(|name| agentgov_policy::is_same_person(name, approver))
+/// Returns true if the request is for the approver, for an agent of this name, or for an agent that the approver is responsible for.
+fn is_own(asked: &AskedApproval, responsible: &[String], approver: &str) -> bool {
+    let names = [&asked.actor_id, &asked.agent_id].into_iter().chain(responsible);
+    names.into_iter().any(|name| agentgov_policy::is_same_person(name, approver))
 }
 
 /// Signs and publishes a decision. The kernel applies the same rules to the record; they are checked here so that a person learns
@@ -249,15 +268,8 @@ fn decide(
     let approval = stack.find(id, tenant.as_deref(), session.as_deref())?;
     let approver = check_key(&stack.keys()?, &key, &approval.asked.tenant_id)?;
     check_open(&approval)?;
-    let agents = list_agents(stack.context()).or_exit(ExitCode::TryAgain)?;
-    let agent = agents.entries.iter().map(|entry| &entry.agent).find(|agent| {
-        agent.tenant_id == approval.asked.tenant_id && agent.agent_id == approval.asked.agent_id
-    });
-    let is_responsible = agent.is_some_and(|agent| {
-        let responsible = [Some(&agent.owner), agent.sponsor.as_ref()].into_iter().flatten();
-        responsible.into_iter().any(|name| agentgov_policy::is_same_person(name, &approver))
-    });
-    if is_responsible || is_own(&approval.asked, &approver) {
+    let responsible = responsible(&stack.agents()?, &approval.asked);
+    if is_own(&approval.asked, &responsible, &approver) {
         return Err(Failure::new(
             ExitCode::Failed,
             format!(
@@ -434,4 +446,73 @@ fn time(millis: i64) -> String {
 fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use agentgov_log_reader::LoggedBytes;
+    use agentgov_schemas::governance::{KeyEntry, KeyState};
+
+    use super::*;
+
+    const ID: &str = "0192f0c1-7a3b-7c4d-9e5f-000000000001";
+
+    #[test]
+    fn decision_by_the_owner_of_the_agent_leaves_the_request_open() {
+        let text = str::to_owned;
+        let asked = AskedApproval {
+            id: text(ID),
+            tenant_id: text("acme"),
+            environment: text("production"),
+            session_id: text("s"),
+            agent_id: text("bot"),
+            actor_id: text("eve"),
+            tool: text("pay"),
+            call_id: text(""),
+            arguments: LoggedBytes(b"{}".to_vec()),
+            comment: text(""),
+            asked_at: 1_000,
+            expires_at: 90_000,
+        };
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut keys = KeySet::default();
+        let public_key = key.public_key().to_jwk().to_string();
+        let entry = KeyEntry {
+            kid: key.kid(),
+            kind: KeyKind::Approver.into(),
+            name: "ada",
+            tenant_id: None,
+            public_key: &public_key,
+            state: KeyState::Active.into(),
+            reason: "",
+            pushed_by: "",
+        };
+        keys.fold(&entry, 0, Millis(0)).unwrap();
+        let claims = ApprovalClaims {
+            approval_id: text(ID),
+            approver: text("ada"),
+            issued_at: 2,
+            expires_at: 90,
+            tenant_id: text("acme"),
+            environment: text("production"),
+            session_id: text("s"),
+            agent_id: text("bot"),
+            tool: text("pay"),
+            arguments: Digest::of(b"{}"),
+            outcome: Decision::Allow,
+        };
+        let decision = ApprovalDecision {
+            id: text(ID),
+            tenant_id: text("acme"),
+            session_id: text("s"),
+            reason: text("fine"),
+            token: key.sign_approval(&claims).unwrap(),
+            decided_at: 3_000,
+        };
+        for (responsible, state) in [("Ada", ApprovalState::Open), ("sam", ApprovalState::Granted)] {
+            let decisions = std::slice::from_ref(&decision);
+            let found = listed(asked.clone(), &[text(responsible)], decisions, &[], &keys, Millis(4_000));
+            assert_eq!(found.state, state, "{responsible}");
+        }
+    }
 }
