@@ -4,7 +4,7 @@ use agentgov_log_reader::decided::DecidedCall;
 use agentgov_log_reader::imported::Violation;
 use agentgov_log_reader::session::Verdict;
 use agentgov_schemas::escape::Escaped;
-use agentgov_schemas::verdict::{Decision, Reason};
+use agentgov_schemas::verdict::{Decision, Mode, Reason};
 use serde_json::{Value, json};
 
 use super::scenario::Step;
@@ -66,7 +66,9 @@ impl DeskReport {
         if approved != 1 {
             faults.push(format!("expected one call that is allowed by an approval, found {approved}"));
         }
-        for violation in self.violations.iter().filter(|violation| !violation.alerted) {
+        for violation in
+            self.violations.iter().filter(|violation| self.needs_alert(violation) && !violation.alerted)
+        {
             faults.push(format!(
                 "call {}: expected an alert about {}, found none",
                 violation.call, violation.policy
@@ -76,6 +78,14 @@ impl DeskReport {
             faults.push(format!("expected a complete log, found {} findings", audit.findings.len()));
         }
         faults
+    }
+
+    /// Returns false for a rule that an approval has satisfied: it raises no alert.
+    fn needs_alert(&self, violation: &Violation) -> bool {
+        let is_approved = |verdict: &Verdict| {
+            verdict.call_index == violation.call && verdict.reason == Reason::Approved.as_str()
+        };
+        violation.mode != Mode::Enforce.as_str() || !self.verdicts.iter().any(is_approved)
     }
 
     /// Returns the calls of tools.
