@@ -91,7 +91,7 @@ pub enum SuspensionRefusal {
     /// No entry has the name, and others are similar: it may be mistyped, and its suspension would stop nothing.
     #[error(
         "expected a {kind} that has an entry, found `{key}`; nothing was suspended; similar entries: `{}`; to suspend \
-         this name all the same, add --unregistered",
+         this name nevertheless, add --unregistered",
         similar.join("`, `")
     )]
     NoEntry {
