@@ -75,6 +75,8 @@ pub struct RequestMeta<'a> {
     pub progress_token: Option<&'a str>,
     /// True if the request is of a version without `initialize`.
     pub is_modern: bool,
+    /// The version, if it is a text.
+    pub version: Option<Cow<'a, str>>,
     traceparent: Option<Cow<'a, str>>,
 }
 
@@ -88,6 +90,7 @@ impl<'a> RequestMeta<'a> {
                 .map(|token| token.get())
                 .filter(|token| *token != "null"),
             is_modern: meta.get(PROTOCOL_VERSION).is_some(),
+            version: meta.text(PROTOCOL_VERSION),
             traceparent: meta.text("traceparent"),
         }
     }

@@ -180,6 +180,29 @@ fn header_that_differs_from_the_body_is_refused() {
 }
 
 #[test]
+fn header_names_the_member_that_its_method_uses() {
+    let running = Running::start("agent");
+    let modern = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+    let read = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": { "name": "ok", "uri": "secret", "_meta": modern },
+    });
+    let request = running.request(TOKENS[0], &read).header("Mcp-Method", "resources/read");
+    let (status, answer) = status_and_json(request.header("Mcp-Name", "ok").send().unwrap());
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!(-32020)), "{answer}");
+    for (version, expected) in [("2026-07-28", 200), ("2025-11-25", 400)] {
+        let request = running.request(TOKENS[0], &call(1, &json!({ "_meta": modern })));
+        let request = request.header("Mcp-Method", "tools/call").header("Mcp-Name", "read_file");
+        let (status, answer) =
+            status_and_json(request.header("MCP-Protocol-Version", version).send().unwrap());
+        assert_eq!(status, expected, "{answer}");
+    }
+    let baggage = format!("session.id={}", "x".repeat(4097));
+    let long = running.request(TOKENS[0], &call(1, &json!({ "_meta": { "baggage": baggage } })));
+    let (status, answer) = status_and_json(long.send().unwrap());
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!(-32600)), "{answer}");
+}
+
+#[test]
 fn request_of_a_stranger_or_a_page_is_refused() {
     let running = Running::start("agent");
     let send = |token: &str| running.request(token, &call(1, &json!(null)));

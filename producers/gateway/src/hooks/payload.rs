@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use agentgov_schemas::bounds::MAX_ID_BYTES;
+
 use super::agent::{CodingAgent, EventKind, ToolName};
 use crate::json::{self, Members};
 
@@ -207,8 +209,8 @@ impl<'a> Reader<'a> {
 
     fn first_text(&self, names: &[&str]) -> Result<Cow<'a, str>, String> {
         let found = names.iter().find_map(|name| self.members.text(name));
-        found
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| format!("`{}`: expected a text that is not empty", names.join("` or `")))
+        found.filter(|text| !text.is_empty() && text.len() <= MAX_ID_BYTES).ok_or_else(|| {
+            format!("`{}`: expected a text of 1 to {MAX_ID_BYTES} bytes", names.join("` or `"))
+        })
     }
 }

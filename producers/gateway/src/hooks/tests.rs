@@ -284,6 +284,7 @@ fn doubt_is_an_error_and_never_an_answer() {
         (call(r#""Bash""#, r#"{"a":{"b":1,"b":2}}"#), "`b` stands twice"),
         (body(agent, "SessionEnd", "").replace("\"s\"", "\"\""), "`session_id`"),
         (body(agent, "SessionEnd", "").replace("\"s\"", "7"), "`session_id`"),
+        (body(agent, "SessionEnd", "").replace("\"s\"", &format!("{:?}", "x".repeat(4097))), "`session_id`"),
         (body(agent, "UserPromptSubmit", ""), "`prompt`"),
         (call("7", "{}"), "`tool_name`"),
         (call(r#""a/b""#, "{}"), "`tool_name`"),

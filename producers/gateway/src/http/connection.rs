@@ -27,6 +27,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that wait for a stream of the client.
 const MAX_WAITING: usize = 1_000;
+/// Bytes of the messages that wait for a stream of the client.
+const MAX_WAITING_BYTES: usize = 32 << 20;
 /// Messages that wait for a client to read them.
 const CHANNEL: usize = 64;
 
@@ -143,8 +145,10 @@ impl Mailbox {
         if let Some(stream) = stream.or_else(|| streams.posts.first().map(|post| &post.messages)) {
             return Some(stream.clone());
         }
-        if streams.waiting.len() >= MAX_WAITING {
-            streams.waiting.pop_front();
+        let mut bytes = frame.len() + streams.waiting.iter().map(Vec::len).sum::<usize>();
+        while streams.waiting.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES {
+            let Some(oldest) = streams.waiting.pop_front() else { break };
+            bytes -= oldest.len();
         }
         streams.waiting.push_back(frame.to_vec());
         None
@@ -297,5 +301,19 @@ impl Connection {
             tracing::error!("gateway: calls have not ended in time, so their results are not recorded");
         }
         self.mailbox.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_wait_for_a_stream_are_bounded_by_their_bytes() {
+        let mailbox = Mailbox::default();
+        for _ in 0..3 {
+            assert!(mailbox.route(&vec![b'x'; MAX_WAITING_BYTES / 2]).is_none());
+        }
+        assert_eq!(mailbox.streams().waiting.len(), 2);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -31,6 +32,8 @@ const MCP_SESSION: &str = "mcp-session-id";
 const OWN_SESSION: &str = "agentgov-session";
 /// Method of the message, in versions without `initialize`.
 const MCP_METHOD: &str = "mcp-method";
+/// Version of the protocol.
+const MCP_VERSION: &str = "mcp-protocol-version";
 /// Name of the tool or prompt, or URI of the resource, in versions without `initialize`.
 const MCP_NAME: &str = "mcp-name";
 
@@ -42,6 +45,8 @@ struct Incoming {
     method: Option<String>,
     progress_token: Option<String>,
     is_modern: bool,
+    /// Version that `MCP-Protocol-Version` must have.
+    version: Option<String>,
     /// `session.id` of the message's baggage.
     session: Option<String>,
     /// Value that `Mcp-Name` must have.
@@ -55,6 +60,7 @@ impl Incoming {
             method: None,
             progress_token: None,
             is_modern: false,
+            version: None,
             session: None,
             name: None,
         };
@@ -65,10 +71,10 @@ impl Incoming {
                     id: Some(id),
                     progress_token: meta.progress_token.map(str::to_owned),
                     is_modern: meta.is_modern,
+                    version: meta.version.map(std::borrow::Cow::into_owned),
                     session: baggage_session(&params),
                     name: params
-                        .text("name")
-                        .or_else(|| params.text("uri"))
+                        .text(if method.starts_with("resources/") { "uri" } else { "name" })
                         .map(std::borrow::Cow::into_owned),
                     method: Some(method.into_owned()),
                 }
@@ -192,6 +198,11 @@ fn connect(
         };
     }
     let named = text(headers, OWN_SESSION)?.or_else(|| incoming.session.clone());
+    if named.as_ref().is_some_and(|session| session.len() > MAX_ID_BYTES) {
+        let message =
+            format!("expected the id of a session of at most {MAX_ID_BYTES} bytes, found a longer one");
+        return Err(HttpError::rpc(incoming.id.as_ref(), INVALID_REQUEST, &message));
+    }
     if incoming.method.as_deref() == Some("initialize") {
         // The client sends the id with each later request.
         let session = named.unwrap_or_else(|| Uuid::now_v7().to_string());
@@ -326,6 +337,11 @@ fn check_headers(headers: &HeaderMap, incoming: &Incoming) -> Result<(), String>
         |name: &str| text(headers, name).map_err(|_| format!("`{name}`: expected one readable value"));
     let (method, name) = (header(MCP_METHOD)?, header(MCP_NAME)?);
     let is_required = incoming.is_modern;
+    if let (Some(found), Some(expected)) = (header(MCP_VERSION)?, &incoming.version)
+        && found != *expected
+    {
+        return Err("`MCP-Protocol-Version`: expected the version of the body, found another one".to_owned());
+    }
     match (&method, &incoming.method) {
         (Some(method), Some(expected)) if method == expected => {}
         (None, _) if !is_required => {}

@@ -22,6 +22,8 @@ struct State {
     tools: BTreeMap<String, Listed>,
     /// Number of the current walk through the pages.
     walk: u64,
+    /// Number of changes that the server has stated.
+    generation: u64,
     /// Definitions that are recorded as not accepted.
     reported: BTreeSet<(String, Digest)>,
 }
@@ -59,10 +61,18 @@ impl Definitions {
         self.state().walk += 1;
     }
 
-    /// Keeps the definition of a listed tool. Two definitions of a name in one walk leave none, since it is not known which tool a
+    /// Returns the number of changes that the server has stated. A page that is asked for now has at least these.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// Keeps the definition of a listed tool, unless its page was asked for in an earlier generation. Two definitions of a name in one walk leave none, since it is not known which tool a
     /// call would reach.
-    pub fn put(&self, name: &str, digest: Digest) {
+    pub fn put(&self, name: &str, digest: Digest, generation: u64) {
         let mut state = self.state();
+        if state.generation != generation {
+            return;
+        }
         let walk = state.walk;
         let digest = match state.tools.get(name) {
             Some(listed) if listed.walk == walk && listed.digest != digest => Self::unknown(),
@@ -74,7 +84,9 @@ impl Definitions {
 
     /// Forgets all definitions, since the server says that they have changed.
     pub fn clear(&self) {
-        self.state().tools.clear();
+        let mut state = self.state();
+        state.generation += 1;
+        state.tools.clear();
     }
 
     /// Returns true if this definition was not reported before.
@@ -93,18 +105,21 @@ mod tests {
         let definitions = Definitions::default();
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         definitions.begin_walk();
-        definitions.put("a", one);
-        definitions.put("a", one);
+        definitions.put("a", one, 0);
+        definitions.put("a", one, 0);
         assert_eq!(definitions.get("a"), Some(one));
-        definitions.put("a", two);
+        definitions.put("a", two, 0);
         assert_eq!(definitions.get("a"), Some(Definitions::unknown()));
         definitions.begin_walk();
-        definitions.put("a", two);
+        definitions.put("a", two, 0);
         assert_eq!((definitions.get("a"), definitions.get("b")), (Some(two), None));
         assert!(
             definitions.report("a", two) && !definitions.report("a", two) && definitions.report("a", one)
         );
         definitions.clear();
+        definitions.put("a", two, 0);
         assert_eq!(definitions.get("a"), None);
+        definitions.put("a", two, definitions.generation());
+        assert_eq!(definitions.get("a"), Some(two));
     }
 }

@@ -105,6 +105,11 @@ impl Proxy {
                 None => return refuse("expected the parameters of a call, found others"),
             },
         };
+        if retried.as_ref().is_some_and(|retried| !self.seal.take(retried)) {
+            let message = "`requestState`: expected one that is not used, found one that was used meanwhile";
+            self.record_failure(&call, message);
+            return refuse(message);
+        }
         match self.exchange(id, &sent, events) {
             Ok(response) => self.on_response(id, &call, meta.is_modern, response),
             Err(NoResponse::Cancelled) => {
@@ -131,7 +136,9 @@ impl Proxy {
             };
         };
         let sealed = json::string(state).and_then(|text| self.seal.open(&text));
-        let sealed = sealed.ok_or("`requestState`: expected one of this gateway, found another")?;
+        let sealed = sealed.ok_or(
+            "`requestState`: expected one of this gateway that is neither used nor expired, found another",
+        )?;
         if !sealed.is_call(&governed.tool, &governed.arguments) {
             return Err("expected the call that `requestState` is of, found another tool or other arguments");
         }
@@ -246,6 +253,7 @@ impl Proxy {
         members: &Members<'_>,
     ) -> Vec<u8> {
         let sealed = self.seal.seal(&SealedCall {
+            serial: self.seal.begin(),
             call_id: call.call_id.to_owned(),
             tool: call.tool.to_owned(),
             arguments: Digest::of(call.arguments.as_bytes()).to_string(),

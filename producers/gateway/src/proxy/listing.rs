@@ -5,6 +5,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use agentgov_schemas::Digest;
+use agentgov_schemas::bounds::MAX_ID_BYTES;
 use agentgov_schemas::definition::ToolDefinition;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -38,6 +39,7 @@ impl Proxy {
         if params.get("cursor").is_none() {
             self.definitions.begin_walk();
         }
+        let generation = self.definitions.generation();
         let response = match self.exchange(id, frame, events) {
             Ok(response) => response,
             Err(NoResponse::Failed(reason)) => {
@@ -45,7 +47,7 @@ impl Proxy {
             }
             Err(NoResponse::Cancelled) => return None,
         };
-        Some(match self.reduced(&response) {
+        Some(match self.reduced(&response, generation) {
             Ok(reduced) => reduced.unwrap_or(response),
             Err(message) => reply::error(Some(id), INTERNAL_ERROR, &message),
         })
@@ -83,6 +85,7 @@ impl Proxy {
                 r#"{{"jsonrpc":"2.0","id":{},"method":"tools/list","params":{{{params}}}}}"#,
                 id.to_json()
             );
+            let generation = self.definitions.generation();
             let response = self.ask_server(&id, frame.as_bytes())?;
             let Ok(Envelope::Response { outcome: ResponseOutcome::Result(result), .. }) =
                 Envelope::read(&response)
@@ -91,7 +94,7 @@ impl Proxy {
             };
             let members = Members::read(result.get())?;
             let tools = members.get("tools").map_or("[]", RawValue::get);
-            self.keep_definitions(&Tools::read(tools)?);
+            self.keep_definitions(&Tools::read(tools)?, generation);
             cursor = members
                 .get("nextCursor")
                 .map(|cursor| cursor.get().to_owned())
@@ -121,14 +124,14 @@ impl Proxy {
     }
 
     /// Keeps the definitions of a page.
-    fn keep_definitions(&self, tools: &Tools<'_>) {
+    fn keep_definitions(&self, tools: &Tools<'_>, generation: u64) {
         for tool in &tools.0 {
-            self.definitions.put(&tool.name, tool.digest);
+            self.definitions.put(&tool.name, tool.digest, generation);
         }
     }
 
     /// Returns the response without the tools that the agent may not use; `None` if it stays unchanged.
-    fn reduced(&self, response: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    fn reduced(&self, response: &[u8], generation: u64) -> Result<Option<Vec<u8>>, String> {
         let Ok(Envelope::Response { outcome: ResponseOutcome::Result(result), .. }) =
             Envelope::read(response)
         else {
@@ -147,13 +150,17 @@ impl Proxy {
         let permitted = self.session.permitted_tools().map_err(|error| error.to_string())?;
         let accepted: BTreeMap<String, Option<String>> =
             permitted.into_iter().map(|tool| (tool.name, tool.definition)).collect();
-        self.keep_definitions(&tools);
+        self.keep_definitions(&tools, generation);
         let kept = tools.0.iter().filter(|tool| {
             let Some(accepted) = accepted.get(&format!("{}/{}", self.server, tool.name)) else {
                 return false;
             };
-            let digest = self.definitions.get(&tool.name).unwrap_or_else(Definitions::unknown);
-            let is_accepted = accepted.as_deref() == Some(digest.to_string().as_str());
+            // Of what the client gets, and of what a call would state. If the server has changed its tools meanwhile, there is none
+            // of the latter yet.
+            let shared = self.definitions.get(&tool.name).unwrap_or(tool.digest);
+            let is_pinned = |digest: Digest| accepted.as_deref() == Some(digest.to_string().as_str());
+            let digest = if is_pinned(tool.digest) { shared } else { tool.digest };
+            let is_accepted = is_pinned(digest);
             if !is_accepted && self.definitions.report(&tool.name, digest) {
                 self.report_definition(&tool.name, digest, accepted.as_deref());
             }
@@ -207,7 +214,10 @@ impl<'a> Tools<'a> {
             let name = Members::read(raw.get())
                 .ok()
                 .and_then(|members| Some(members.text("name")?.into_owned()))
-                .ok_or_else(|| "`result.tools`: expected a tool with a name".to_owned())?;
+                .filter(|name| name.len() <= MAX_ID_BYTES)
+                .ok_or_else(|| {
+                    format!("`result.tools`: expected a tool with a name of at most {MAX_ID_BYTES} bytes")
+                })?;
             let digest = ToolDefinition::parse(raw.get())
                 .map_or_else(|_| Definitions::unknown(), |definition| definition.digest);
             Ok::<_, String>(ListedTool { name, digest, raw })
@@ -245,7 +255,8 @@ mod tests {
         let unknown = Definitions::unknown();
         let read = Digest::of(br#"{"name":"read","title":"R"}"#);
         assert_eq!(digests, [("read", read), ("n", unknown), ("two", unknown), ("two", unknown)]);
-        for list in ["{}", "[7]", r#"[{"title":"x"}]"#, r#"[{"name":7}]"#] {
+        let long = format!(r#"[{{"name":"{}"}}]"#, "x".repeat(MAX_ID_BYTES + 1));
+        for list in ["{}", "[7]", r#"[{"title":"x"}]"#, r#"[{"name":7}]"#, &long] {
             assert!(Tools::read(list).is_err(), "{list}");
         }
     }

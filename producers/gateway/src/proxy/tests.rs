@@ -189,7 +189,7 @@ impl Bench {
         };
         let proxy = Proxy::new(session, "files", config, streams).unwrap();
         for name in ["read", "write", "list", "move", "slow", "fast"] {
-            proxy.definitions.put(name, accepted(name));
+            proxy.definitions.put(name, accepted(name), 0);
         }
         Self { proxy, outcomes: set, history, is_full, server, client }
     }
@@ -610,6 +610,9 @@ fn call_that_is_made_again_with_answers_is_the_same_call() {
     let response = r#"{"jsonrpc":"2.0","id":2,"result":{"resultType":"complete"}}"#;
     bench.server_sends(response);
     assert_eq!(bench.at_client(), response);
+    // A counter would not count a third call.
+    bench.client_sends(&again("read", arguments));
+    assert_eq!(bench.json_at_client()["error"]["code"], -32602, "used");
     let calls: Vec<(String, String)> = bench
         .history()
         .into_iter()
@@ -739,6 +742,20 @@ fn definition_of_a_call_is_that_which_the_server_listed_last() {
     bench.client_sends(r#"{"jsonrpc":"2.0","id":3,"method":"resources/read","params":{"uri":"x"}}"#);
     bench.at_client();
     assert_eq!(stated(&bench)[2], None);
+}
+
+#[test]
+fn page_that_was_asked_for_before_a_change_leaves_no_definition() {
+    let bench = Bench::new(&[("files/new", "allow")]);
+    bench.client_sends(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    bench.at_server();
+    bench.server_sends(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+    bench.at_client();
+    bench.server_sends(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"new"}]}}"#);
+    assert_eq!(bench.json_at_client()["result"]["tools"], json!([{ "name": "new" }]));
+    // A call asks for the tools again.
+    bench.client_sends(&call(2, "new", ""));
+    assert!(bench.at_server().contains("tools/list"));
 }
 
 #[test]
