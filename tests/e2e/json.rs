@@ -8,11 +8,21 @@ use crate::bundles::Folder;
 use crate::stack::{AGENT, ENVIRONMENT, agentgov, describe, root, stack};
 
 /// Commands whose JSON other tests read: they start their own stack or run until they are stopped.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 20] = [
     "demo",
     "up",
     "run",
     "pdp",
+    "gateway stdio",
+    "gateway serve",
+    // Answer in the words of the agent that runs them.
+    "hook claude-code",
+    "hook codex",
+    "hook cursor",
+    "hook gemini-cli",
+    // Change or read the settings of an agent: tests/e2e/hooks.rs.
+    "hook install",
+    "hook check",
     // Need the request of a decision point.
     "approvals show",
     "approvals approve",
@@ -25,6 +35,10 @@ const ELSEWHERE: [&str; 12] = [
     "testenv supervisor become",
     "testenv engine",
 ];
+
+/// An MCP server without tools.
+const NO_TOOLS: &str = r#"read -r line; echo '{"jsonrpc":"2.0","id":0,"result":{}}'; read -r line; read -r line
+    echo '{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}'"#;
 
 /// Returns every command, from the help texts.
 fn commands(path: &[&str]) -> Vec<String> {
@@ -59,7 +73,7 @@ fn every_command_prints_its_result_as_one_json_document() {
     let kid = stack.run(&[&["registry", "key", "new"][..], &new_key(&first)].concat()).trim().to_owned();
     let new_key = new_key(&second);
     // Arguments after the command, and a field of its result.
-    let cases: [(&str, &[&str], &str); 21] = [
+    let cases: [(&str, &[&str], &str); 25] = [
         ("status", &[], "/health"),
         ("topology check", &[], "/topics"),
         ("topology graph", &[], "/mermaid"),
@@ -70,6 +84,10 @@ fn every_command_prints_its_result_as_one_json_document() {
         ("import", &import, "/source_id"),
         ("registry push", &["examples/airline/registry.yaml"], "/agents/unchanged"),
         ("registry list", &[], "/agents/0/reason"),
+        ("registry show", &["--tenant", "airline"], "/agents/0/offset"),
+        ("registry history", &["--tenant", "airline"], "/agents/0/pushed_by"),
+        ("registry diff", &["files", "--tenant", "json"], "/tools"),
+        ("registry pin", &["files", "--tenant", "json", "--", "sh", "-c", NO_TOOLS], "/tools"),
         // The agent is active, and no command publishes anything about it.
         ("registry resume", &[AGENT, "--tenant", "airline", "--reason", "a test"], "/outcome"),
         ("registry suspend", &[AGENT, "--tenant", "json-agents", "--reason", "a test"], "/outcome"),
@@ -85,7 +103,7 @@ fn every_command_prints_its_result_as_one_json_document() {
     ];
     for (command, following, field) in &cases {
         let arguments: Vec<&str> =
-            command.split(' ').chain(following.iter().copied()).chain(["--json"]).collect();
+            ["--json"].into_iter().chain(command.split(' ')).chain(following.iter().copied()).collect();
         let output = stack.command(&arguments).output().unwrap();
         assert!([Some(0), Some(3)].contains(&output.status.code()), "{arguments:?}: {}", describe(&output));
         let value = object(&arguments, &output);
