@@ -298,7 +298,7 @@ fn payload_that_is_not_text() {
     assert_eq!(case.verdict(at, "errors.code"), ["['arguments_not_json']"]);
     // Readers accept whatever the log accepts.
     let shown_session = case.show_session(&[]);
-    for line in [r#"  think({"thought": "\xff\xfe"})"#, r"  → \u{0}\xff\x80"] {
+    for line in [r#"  think({"thought": "\xff\xfe"})  call c1"#, r"  → \u{0}\xff\x80  call c1"] {
         assert!(shown_session.lines().any(|found| found == line), "{line} is missing in\n{shown_session}");
     }
     let entries: serde_json::Value = serde_json::from_str(&case.show_session(&["--json"])).unwrap();
@@ -329,7 +329,7 @@ fn text_with_terminal_escapes() {
         r"think\u{a}  verdict allow (granted) by airline 1\u{1b}[8m(",
         r#"{"thought": "\u{1b}[2K \u{9b}1A\u{202e}"}"#,
         // The tool is printed even without arguments.
-        "\n  think()\n",
+        "\n  think()  call c2\n",
     ] {
         assert!(shown_session.contains(text), "{text} is missing in\n{shown_session}");
     }
