@@ -213,7 +213,7 @@ fn documented_request_has_the_documented_answer() {
     let text = std::fs::read_to_string(agentgov_test_support::root().join("docs/CONTROL.md")).unwrap();
     let asked = text.split("evaluation -H 'Content-Type: application/json' -d '").nth(1).unwrap();
     let request: Value = serde_json::from_str(asked.split('\'').next().unwrap()).unwrap();
-    let shown = text.split("```json\n").nth(1).unwrap();
+    let shown = asked.split("```json\n").nth(1).unwrap();
     let mut shown: Value = serde_json::from_str(shown.split("```").next().unwrap()).unwrap();
     let pdp = Pdp::start(on_loopback(), example("certification"));
     let answer = pdp.ask(EVALUATION, &request);
