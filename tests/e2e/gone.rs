@@ -269,7 +269,11 @@ fn recreated_topic_ends_the_stages_that_read_it() {
     log.produce(40, &[]);
     let error = evaluator.end();
     assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
-    let error = sink.thread.join().unwrap().unwrap_err();
+    let mut error = sink.thread.join().unwrap().unwrap_err();
+    // A deletion during a rebalance can cost the claims. The sink then ends as fenced, and its next start finds the topic.
+    if error.exit_code() == ExitCode::Fenced {
+        error = log.start(false).thread.join().unwrap().unwrap_err();
+    }
     assert_eq!(error.exit_code(), ExitCode::OtherCluster, "{error}");
     assert_eq!(log.count("count()"), 10);
 }
