@@ -19,6 +19,7 @@ pub mod basis;
 pub mod bounds;
 pub mod catalogue;
 mod clocks;
+mod configuration;
 mod datum_error;
 pub mod definition;
 pub mod digest;
@@ -39,6 +40,7 @@ pub mod wire;
 mod writers;
 pub mod yaml;
 
+pub use configuration::is_configuration;
 pub use digest::Digest;
 pub use key::SessionKey;
 pub use readiness::NotReadyReason;

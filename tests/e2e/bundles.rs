@@ -27,6 +27,19 @@ impl Folder {
         folder
     }
 
+    /// Returns a bundle with these tools and policies, and the schema that fits them.
+    pub fn with_policies(name: &str, environment: &str, tools: &str, policies: &str) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let manifest = format!("name: {name}\nversion: \"1\"\nenvironments: [{environment}]\n");
+        for (path, text) in
+            [("bundle.yaml", manifest.as_str()), ("tools.yaml", tools), ("policies.cedar", policies)]
+        {
+            folder.write(path, text);
+        }
+        stack().run(&["policy", "check", "--write", folder.name()]);
+        folder
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::bundles::Folder;
 use crate::decide::{Pdp, TOKEN, question};
 use crate::stack::{AGENT, DEADLINE, Stack, root, stack};
 
@@ -46,19 +47,6 @@ unless { context has is_read && context.is_read };
 @effect("ask")
 forbid (principal, action in Action::"act", resource == Tool::"files/move_file");
 "#;
-
-fn push_bundle(stack: &Stack, folder: &Path) {
-    let bundle = folder.join("bundle");
-    std::fs::create_dir(&bundle).unwrap();
-    let manifest = format!("name: files\nversion: \"1\"\nenvironments: [{ENVIRONMENT}]\n");
-    for (file, text) in [("bundle.yaml", manifest.as_str()), ("tools.yaml", TOOLS), ("files.cedar", POLICIES)]
-    {
-        std::fs::write(bundle.join(file), text).unwrap();
-    }
-    let bundle = bundle.to_str().unwrap();
-    stack.run(&["policy", "check", "--write", bundle]);
-    stack.run(&["policy", "push", bundle]);
-}
 
 /// A gateway, as its client sees it.
 struct Gateway {
@@ -119,7 +107,8 @@ fn call_is_decided_before_the_server_sees_it_and_a_result_is_a_fact_for_the_next
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     stack.register(&[TENANT]);
-    push_bundle(stack, folder.path());
+    let bundle = Folder::with_policies("files", ENVIRONMENT, TOOLS, POLICIES);
+    stack.run(&["policy", "push", bundle.name()]);
     let pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
     let script = root().join("producers/gateway/tests/server.py");
     let pin = ["registry", "pin", "files", "--tenant", TENANT, "--reason", "a test", "--accept", "--"];

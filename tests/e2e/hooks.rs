@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use agentgov_schemas::Digest;
 use serde_json::{Value, json};
 
+use crate::bundles::Folder;
 use crate::decide::{Pdp, TOKEN, question};
 use crate::stack::{AGENT, DEADLINE, Stack, agentgov, root, stack};
 use crate::status::{Process, get};
@@ -59,20 +60,6 @@ unless { context has is_read && context.is_read };
 @effect("ask")
 forbid (principal, action in Action::"act", resource == Tool::"apply_patch");
 "#;
-
-fn push_bundle(stack: &Stack, folder: &Path) {
-    let bundle = folder.join("bundle");
-    std::fs::create_dir(&bundle).unwrap();
-    let manifest = format!("name: coding\nversion: \"1\"\nenvironments: [{ENVIRONMENT}]\n");
-    for (file, text) in
-        [("bundle.yaml", manifest.as_str()), ("tools.yaml", TOOLS), ("coding.cedar", POLICIES)]
-    {
-        std::fs::write(bundle.join(file), text).unwrap();
-    }
-    let bundle = bundle.to_str().unwrap();
-    stack.run(&["policy", "check", "--write", bundle]);
-    stack.run(&["policy", "push", bundle]);
-}
 
 /// Starts `gateway serve` with this configuration.
 fn serve(stack: &Stack, folder: &Path, config: &str) -> Process {
@@ -133,7 +120,8 @@ fn denied_call_of_a_coding_agent_exits_with_2_and_an_allowed_one_with_0() {
     let stack = stack();
     let folder = tempfile::tempdir().unwrap();
     stack.register(&[TENANT]);
-    push_bundle(stack, folder.path());
+    let bundle = Folder::with_policies("coding", ENVIRONMENT, TOOLS, POLICIES);
+    stack.run(&["policy", "push", bundle.name()]);
     let pdp = Pdp::start(stack, TENANT, ENVIRONMENT);
     stack.eventually("the bundle decides", || {
         pdp.ask(&question("probe", "c", "think", "{}", None), TOKEN).1["decision"] == true

@@ -9,6 +9,7 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::escape::EscapedBytes;
+use agentgov_schemas::is_configuration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::frame::{Frame, FrameReader, MAX_FRAME_BYTES};
@@ -130,11 +131,6 @@ fn server_command(
         command.env_remove(name);
     }
     command
-}
-
-/// Returns whether a variable configures agentgov: the address or the login of a part of its stack.
-fn is_configuration(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"AGENTGOV_")
 }
 
 /// Starts a thread that may parse JSON.

@@ -2,7 +2,7 @@
 //! pages, and nothing of it is printed here.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::definition::{DefinitionError, ToolDefinition};
+use agentgov_schemas::is_configuration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -390,11 +391,6 @@ impl Server {
     }
 }
 
-/// Returns whether a variable configures agentgov: the address or the login of a part of its stack.
-fn is_configuration(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"AGENTGOV_")
-}
-
 /// Sends each line, until the output ends or exceeds a bound.
 fn read_lines(
     mut output: impl BufRead,
@@ -560,17 +556,5 @@ mod tests {
         let error = list_server_tools(&["/nowhere/server".into()], &LIMITS).unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/server: expected a program that starts"), "{error}");
         assert!(matches!(list_server_tools(&[], &LIMITS), Err(ServerError::NoCommand)));
-    }
-
-    #[test]
-    fn server_does_not_see_the_configuration() {
-        for (name, is_removed) in [
-            ("AGENTGOV_KAFKA", true),
-            ("AGENTGOV_CLICKHOUSE_PASSWORD", true),
-            ("PATH", false),
-            ("AGENT", false),
-        ] {
-            assert_eq!(is_configuration(OsStr::new(name)), is_removed, "{name}");
-        }
     }
 }

@@ -21,12 +21,14 @@ mod fields;
 mod node;
 mod problem;
 mod scalar;
+mod token_digest;
 
 pub use fields::{Fields, Named, PartialList};
 pub use node::{Node, Value};
 pub use problem::{Problem, Problems};
 pub use scalar::one_of;
 pub use serde_saphyr::Location;
+pub use token_digest::TokenDigest;
 
 /// Type that can be read from a [`Node`].
 pub trait FromNode: Sized {

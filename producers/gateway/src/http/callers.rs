@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentgov_schemas::yaml::{self, FromNode, Node, Problems, Value};
+use agentgov_schemas::yaml::{self, FromNode, Node, Problems, TokenDigest};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -45,23 +45,6 @@ impl FromNode for Caller {
             }
         }
         Some(caller)
-    }
-}
-
-struct TokenDigest([u8; 32]);
-
-impl FromNode for TokenDigest {
-    fn from_node(node: &Node, problems: &mut Problems) -> Option<Self> {
-        let mut digest = [0; 32];
-        // The text may be the token itself, written here by mistake: no message quotes it.
-        match &node.value {
-            Value::Text(text) if hex::decode_to_slice(text, &mut digest).is_ok() => Some(Self(digest)),
-            _ => {
-                let expected = "expected the SHA-256 of the token in 64 hexadecimal digits, in quotes, found another value";
-                problems.add(node.at, expected);
-                None
-            }
-        }
     }
 }
 
