@@ -181,6 +181,13 @@ impl<'a> ToolEntry<'a> {
     }
 }
 
+/// Tool of a server that stands for `resources/read`.
+pub const RESOURCES_READ: &str = "resources.read";
+/// Tool of a server that stands for `prompts/get`.
+pub const PROMPTS_GET: &str = "prompts.get";
+/// Names that stand for methods of a server, so no tool may have them.
+pub const RESERVED_TOOL_NAMES: [&str; 2] = [RESOURCES_READ, PROMPTS_GET];
+
 /// Returns the server of a tool, by the name that calls use: the part before the first `/`.
 pub fn server_of(tool: &str) -> Option<&str> {
     tool.split_once('/').map(|(server, _)| server)

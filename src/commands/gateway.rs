@@ -14,7 +14,6 @@ use agentgov_gateway::session::{Identity, Journal, Session};
 use agentgov_gateway::sessions::{Journals, Sessions};
 use agentgov_gateway::stdio::{self, Ended, StdioOptions};
 use agentgov_schemas::catalogue;
-use agentgov_schemas::escape::Escaped;
 use agentgov_sdk::{Producer, ProducerOptions, Recorder, SourceOptions, SpoolOptions, WhenFull};
 use agentgov_service::{ExitCode, ShutdownSignal};
 use uuid::Uuid;
@@ -133,7 +132,7 @@ fn shutdown_signal() -> Result<ShutdownSignal, Failure> {
 }
 
 fn print_log() -> Arc<PrintLog> {
-    Arc::new(|line: &str| errln!("{}", Escaped(line)))
+    Arc::new(|line: &str| errln!("{}", print::Text::from_escaped(line.to_owned())))
 }
 
 /// Returns the stream of frames to the client, another process.

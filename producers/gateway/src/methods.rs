@@ -1,6 +1,8 @@
 //! Methods of MCP, of the versions with `initialize` (2024-11-05 to 2025-11-25) and of the stateless one (2026-07-28). A method
 //! that is not in the table passes in no direction.
 
+use agentgov_schemas::governance::{PROMPTS_GET, RESERVED_TOOL_NAMES, RESOURCES_READ};
+
 /// Party that sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -37,14 +39,14 @@ impl Target {
     pub const fn reserved_name(self) -> Option<&'static str> {
         match self {
             Self::Tool => None,
-            Self::Resource => Some("resources.read"),
-            Self::Prompt => Some("prompts.get"),
+            Self::Resource => Some(RESOURCES_READ),
+            Self::Prompt => Some(PROMPTS_GET),
         }
     }
 
     /// Returns true for a name that a server's tool must not have, since it is the name of another request.
     pub fn is_reserved(name: &str) -> bool {
-        [Self::Resource, Self::Prompt].iter().any(|target| target.reserved_name() == Some(name))
+        RESERVED_TOOL_NAMES.contains(&name)
     }
 }
 

@@ -21,7 +21,7 @@ const SIGNAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which the end of the process is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Stack of the threads that read frames. The parser of JSON recurses.
-const STACK_BYTES: usize = 4 << 20;
+pub(crate) const PARSER_STACK_BYTES: usize = 4 << 20;
 /// Maximum bytes of a line of the server's stderr. A longer one is divided.
 const MAX_LOG_BYTES: usize = 8 << 10;
 
@@ -135,7 +135,7 @@ fn server_command(
 
 /// Starts a thread that may parse JSON.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
-    let spawned = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run);
+    let spawned = Builder::new().name(name.to_owned()).stack_size(PARSER_STACK_BYTES).spawn(run);
     spawned.map(drop).map_err(|error| StartError::System(error.to_string()))
 }
 

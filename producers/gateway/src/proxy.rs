@@ -16,15 +16,14 @@ use crate::envelope::{
 };
 use crate::json::Members;
 use crate::methods::{self, Sender, Treatment};
+use crate::process::PARSER_STACK_BYTES;
 use crate::reply;
 use crate::seal::Seal;
-use crate::session::Session;
+use crate::session::{Session, shorten_reason};
 use definitions::Definitions;
 use outbox::{Bounds, Outbox};
 use requests::{CallEvent, Requests};
 
-/// Stack of a thread for a governed request. The parser of JSON recurses.
-const STACK_BYTES: usize = 4 << 20;
 /// Interval at which the end of the governed requests is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -207,7 +206,7 @@ impl Proxy {
     /// Answers all open requests with an error, since the server has ended or its stream is unusable.
     pub fn on_server_end(&self, reason: &str) {
         self.to_server.close();
-        for id in self.requests.end() {
+        for id in self.requests.end(reason) {
             self.send_to_client(&reply::error(Some(&id), INTERNAL_ERROR, reason));
         }
     }
@@ -232,6 +231,7 @@ impl Proxy {
 
     /// Records that a frame is refused or dropped.
     pub fn refuse(&self, sender: Sender, reason: &str, frame: &[u8]) {
+        let reason = shorten_reason(reason);
         let from = match sender {
             Sender::Client => "client",
             Sender::Server => "server",
@@ -267,7 +267,7 @@ impl Proxy {
     fn spawn(self: &Arc<Self>, id: RequestId, frame: Vec<u8>, events: requests::CallEvents) {
         let (proxy, of) = (Arc::clone(self), id.clone());
         let spawned =
-            std::thread::Builder::new().name("call".into()).stack_size(STACK_BYTES).spawn(move || {
+            std::thread::Builder::new().name("call".into()).stack_size(PARSER_STACK_BYTES).spawn(move || {
                 let answer = proxy.run_governed(&of, &frame, &events);
                 // The client may use the id again as soon as it has the answer.
                 proxy.requests.close_governed(&of);

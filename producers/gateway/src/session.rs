@@ -19,6 +19,8 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const RESULT_TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum bytes of a token of a decision.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
+/// Maximum bytes of the reason for a refusal: it may quote what a peer sent.
+const MAX_REASON_BYTES: usize = 1_000;
 /// Bytes of a result that an event keeps if the whole result is too large for it.
 const PREFIX_BYTES: usize = 16 << 10;
 /// Type of the event for a frame that was refused.
@@ -434,6 +436,11 @@ impl Session {
         let r#type = if call.is_retry { catalogue::TOOL_RETRIED } else { catalogue::TOOL_INVOKED };
         Event { tool: Some(tool), trace: call.trace, ..self.event(r#type) }
     }
+}
+
+/// Returns the beginning of a reason, which fits into an event and a line of the log.
+pub(crate) fn shorten_reason(reason: &str) -> &str {
+    reason.split_at(reason.floor_char_boundary(MAX_REASON_BYTES)).0
 }
 
 /// Returns digest, size and beginning of a result.

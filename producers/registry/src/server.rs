@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agentgov_schemas::definition::{DefinitionError, ToolDefinition};
+use agentgov_schemas::governance::RESERVED_TOOL_NAMES;
 use agentgov_schemas::is_configuration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -21,8 +22,6 @@ use serde_json::{Value, json};
 const VERSION: &str = "2025-11-25";
 /// First protocol version without a handshake.
 const STATELESS_VERSION: &str = "2026-07-28";
-/// Names that stand for methods of a server, so no tool may have them.
-const RESERVED: [&str; 2] = ["resources.read", "prompts.get"];
 /// Time for the server to end after its input is closed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of lines that wait to be parsed.
@@ -269,7 +268,7 @@ impl Server {
                 }
                 let tool = ToolDefinition::parse(item.get())
                     .map_err(|source| ServerError::Definition { number, source })?;
-                if RESERVED.contains(&tool.name.as_str()) {
+                if RESERVED_TOOL_NAMES.contains(&tool.name.as_str()) {
                     return Err(ServerError::Reserved(tool.name));
                 }
                 if !names.insert(tool.name.clone()) {

@@ -127,9 +127,10 @@ impl Mailbox {
 
     /// Returns the stream for a message, and takes a response's stream away from the open ones.
     fn route(&self, frame: &[u8]) -> Option<Sender<Vec<u8>>> {
+        // Before the lock, which others wait for: a frame may have megabytes.
+        let envelope = Envelope::read(frame).ok();
         let mut streams = self.streams();
         streams.posts.retain(|post| !post.messages.is_closed());
-        let envelope = Envelope::read(frame).ok();
         if let Some(Envelope::Response { id: Some(id), .. }) = &envelope {
             let at = streams.posts.iter().position(|post| post.id == *id)?;
             return Some(streams.posts.remove(at).messages);

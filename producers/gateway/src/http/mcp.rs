@@ -23,7 +23,7 @@ use crate::call::RequestMeta;
 use crate::envelope::{Envelope, INVALID_REQUEST, Malformed, RequestId};
 use crate::json::Members;
 use crate::methods::Sender;
-use crate::session::Identity;
+use crate::session::{Identity, shorten_reason};
 use crate::sessions::SessionError;
 
 /// Session of the versions with `initialize`.
@@ -244,6 +244,7 @@ fn refuse(gateway: &Gateway, server: &str, caller: &Caller, headers: &HeaderMap,
     match connection {
         Some(connection) => connection.proxy.refuse(Sender::Client, reason, frame),
         None => {
+            let reason = shorten_reason(reason);
             tracing::warn!(caller = caller.name, reason, "gateway: a message without a session is refused")
         }
     }

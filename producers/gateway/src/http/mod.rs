@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use crate::frame::MAX_FRAME_BYTES;
 use crate::hooks::Hooks;
 use crate::hooks::client::MAX_BODY_BYTES;
-use crate::process::PrintLog;
+use crate::process::{PARSER_STACK_BYTES, PrintLog};
 use crate::proxy::ProxyConfig;
 use crate::sessions::Sessions;
 use connection::Connections;
@@ -30,9 +30,6 @@ use reply::HttpError;
 
 pub use callers::{Caller, Callers};
 pub use config::{ServeConfig, ServerEntry, SessionRule};
-
-/// Stack of the threads that serve. The parser of JSON recurses.
-const STACK_BYTES: usize = 4 << 20;
 
 /// Parts of a gateway that its process provides.
 pub struct ServeParts {
@@ -97,7 +94,7 @@ impl HttpGateway {
         let address = listener.local_addr().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("gateway")
-            .thread_stack_size(STACK_BYTES)
+            .thread_stack_size(PARSER_STACK_BYTES)
             .enable_all()
             .build()
             .map_err(failed)?;

@@ -178,12 +178,12 @@ impl Requests {
     }
 
     /// Ends all requests of the client. Returns those that passed, which nobody else answers.
-    pub fn end(&self) -> Vec<RequestId> {
+    pub fn end(&self, reason: &str) -> Vec<RequestId> {
         let mut state = self.state();
         state.has_ended = true;
         for open in state.clients.values() {
             if let Open::Governed { events, .. } = open {
-                drop(events.send(CallEvent::Failed("the server has ended".to_owned())));
+                drop(events.send(CallEvent::Failed(reason.to_owned())));
             }
         }
         let passed: Vec<RequestId> = state

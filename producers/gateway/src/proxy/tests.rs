@@ -119,7 +119,8 @@ impl Journal for FakeJournal {
 
     fn check(&self, event: &Event<'_>) -> Result<(), RecordError> {
         let found = event.tool.map_or(0, |tool| tool.arguments.data.len())
-            + event.result.map_or(0, |result| result.content.data.len());
+            + event.result.map_or(0, |result| result.content.data.len())
+            + event.message.and_then(|message| message.content).map_or(0, |content| content.data.len());
         if found <= MAX_EVENT_BYTES {
             return Ok(());
         }
@@ -426,6 +427,17 @@ fn calls_at_the_same_time_do_not_wait_for_each_other() {
     bench.server_sends(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     let ids = [bench.json_at_client()["id"].clone(), bench.json_at_client()["id"].clone()];
     assert_eq!(ids.iter().filter_map(Value::as_u64).sum::<u64>(), 3, "{ids:?}");
+    bench.ends_quietly();
+}
+
+#[test]
+fn refusal_that_quotes_a_long_method_is_recorded() {
+    let bench = Bench::new(&[]);
+    let frame = format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "é".repeat(MAX_EVENT_BYTES));
+    bench.client_sends(&frame);
+    let [(r#type, content)] = bench.recorded().try_into().unwrap();
+    assert_eq!(r#type, FRAME_REFUSED);
+    assert!(content.contains(&format!(r#""bytes":{}"#, frame.len())), "{content}");
     bench.ends_quietly();
 }
 
