@@ -147,15 +147,15 @@ impl DeskDemo {
         Ok(command)
     }
 
-    /// Runs `agentgov ARGS -- TAIL` on this stack.
-    fn run(&self, args: &[&str], tail: &[OsString]) -> Result<(), Failure> {
+    /// Runs `agentgov ARGS -- TAIL` on this stack. Returns its stdout.
+    fn run(&self, args: &[&str], tail: &[OsString]) -> Result<Vec<u8>, Failure> {
         let mut command = self.agentgov(args)?;
         if !tail.is_empty() {
             command.arg("--").args(tail);
         }
         let output = command.output().or_exit(ExitCode::Failed)?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(Failure::report(
@@ -177,7 +177,7 @@ impl DeskDemo {
         let key = self.key();
         let out = ["--tenant", DESK.tenant, "--out", path_text(&key)?];
         let new = [&["registry", "key", "new", "--kind", "approver", "--name", APPROVER][..], &out].concat();
-        self.run(&new, &[])
+        self.run(&new, &[]).map(drop)
     }
 
     /// Runs the agent behind the gateway.
@@ -204,8 +204,8 @@ impl DeskDemo {
         let of = ["--tenant", DESK.tenant, "--session", &self.session_id];
         let list = ["approvals", "list", "--all", "--json"];
         let is_in_state = |state: &str| -> Result<bool, Failure> {
-            let output = self.agentgov(&[&list[..], &of].concat())?.output().or_exit(ExitCode::Failed)?;
-            let listing: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let output = self.run(&[&list[..], &of].concat(), &[])?;
+            let listing: serde_json::Value = serde_json::from_slice(&output).or_exit(ExitCode::Failed)?;
             let found = listing.get("approvals").and_then(serde_json::Value::as_array);
             Ok(found.is_some_and(|found| {
                 found

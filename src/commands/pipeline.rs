@@ -65,8 +65,13 @@ impl Pushed {
         others: OtherBundles,
     ) -> Result<Self, Failure> {
         let named = |text: &str| {
-            let [from, to] = [example.environment, environment].map(|name| format!("environments: [{name}]"));
-            text.replace(&from, &to)
+            // The example's own text keeps its bytes, and so its digest.
+            if environment == example.environment {
+                return text.to_owned();
+            }
+            let from = format!("environments: [{}]", example.environment);
+            // A JSON text is a scalar of YAML: no name can add an environment.
+            text.replace(&from, &format!("environments: [{}]", serde_json::Value::from(environment)))
         };
         let mut bundle = example.bundle_files();
         if let Some(manifest) = bundle.0.get_mut("bundle.yaml") {

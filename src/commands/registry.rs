@@ -207,14 +207,14 @@ fn check_target(tenant: &str, target: ToolTarget<'_>) -> Result<(), Failure> {
         return wrong(format!("--tenant: {error}"));
     }
     let (kind, name) = (target.kind(), target.name());
+    if matches!(target, ToolTarget::Server(_)) {
+        return check_server(name);
+    }
     if name.trim().is_empty() || name.len() > MAX_ID_BYTES {
         return wrong(format!(
             "--{kind}: expected a name of 1 to {MAX_ID_BYTES} bytes, found {}",
             name.len()
         ));
-    }
-    if matches!(target, ToolTarget::Server(_)) {
-        return check_server(name);
     }
     Ok(())
 }
@@ -222,7 +222,8 @@ fn check_target(tenant: &str, target: ToolTarget<'_>) -> Result<(), Failure> {
 /// Checks the name of a server.
 pub fn check_server(name: &str) -> Result<(), Failure> {
     if name.trim().is_empty() || name.contains('/') || name.len() > MAX_ID_BYTES {
-        let message = format!("server: expected a name without `/`, found `{name}`");
+        let message =
+            format!("server: expected a name of 1 to {MAX_ID_BYTES} bytes without `/`, found `{name}`");
         return Err(Failure::new(ExitCode::Usage, message));
     }
     Ok(())

@@ -55,7 +55,7 @@ pub struct Ratios {
     pub policies_10_to_1000: Option<f64>,
     /// Of [`DecideRound::known_p50_ms`].
     pub recorded_to_known: Option<f64>,
-    /// A call through the gateway beside a direct one. There is no gateway yet.
+    /// A call through the gateway beside a direct one. Not measured yet.
     pub gateway_call: Option<f64>,
     /// Of [`DecideRound::hook_p50_ms`].
     pub hook: Option<f64>,

@@ -19,3 +19,5 @@ mod seal;
 pub mod session;
 pub mod sessions;
 pub mod stdio;
+
+pub use reply::DECISION_META;

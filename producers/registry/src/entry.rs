@@ -223,6 +223,12 @@ impl RegisteredTool {
         Self { server: Some(server.to_owned()), ..Self::of_tool(tenant_id, "") }
     }
 
+    /// Returns the name of the server, by the name in calls as the policies read it; empty for a tool of no server.
+    pub fn server_name(&self) -> &str {
+        let server = if self.is_server() { self.server.as_deref() } else { server_of(&self.name) };
+        server.unwrap_or_default()
+    }
+
     /// Returns whether this is the entry of a server as a whole.
     pub const fn is_server(&self) -> bool {
         self.name.is_empty()

@@ -208,7 +208,7 @@ fn find_entry(
 ) -> Result<bool, SuspensionRefusal> {
     let is_target = |tool: &RegisteredTool| match target {
         ToolTarget::Tool(name) => tool.name == name,
-        ToolTarget::Server(name) => server(tool) == name,
+        ToolTarget::Server(name) => tool.server_name() == name,
     };
     if tools.iter().any(|tool| tool.tenant_id == tenant_id && is_target(tool)) {
         return Ok(true);
@@ -216,10 +216,12 @@ fn find_entry(
     let wanted = last_part(target.name());
     // A tool of a server that is known may have any name.
     let is_of_known_server = |tool: &RegisteredTool| {
-        server_of(target.name()).is_some_and(|name| tool.tenant_id == tenant_id && server(tool) == name)
+        server_of(target.name()).is_some_and(|name| tool.tenant_id == tenant_id && tool.server_name() == name)
     };
     let is_similar = |tool: &&RegisteredTool| {
-        last_part(&tool.name) == wanted || server(tool).to_lowercase() == wanted || is_of_known_server(tool)
+        last_part(&tool.name) == wanted
+            || tool.server_name().to_lowercase() == wanted
+            || is_of_known_server(tool)
     };
     let similar: Vec<String> =
         tools.iter().filter(is_similar).take(MAX_SIMILAR).map(RegisteredTool::key).collect();
@@ -227,11 +229,6 @@ fn find_entry(
         return Ok(false);
     }
     Err(SuspensionRefusal::NoEntry { kind: target.kind(), key: target.entry(tenant_id).key(), similar })
-}
-
-fn server(tool: &RegisteredTool) -> &str {
-    let server = if tool.is_server() { tool.server.as_deref() } else { server_of(&tool.name) };
-    server.unwrap_or_default()
 }
 
 fn last_part(name: &str) -> String {

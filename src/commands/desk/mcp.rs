@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use agentgov_gateway::DECISION_META;
 use agentgov_service::ExitCode;
 use serde_json::{Value, json};
 
@@ -18,8 +19,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which the end of the child is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Member of `_meta` with the decision of the gateway.
-const DECISION_META: &str = "org.agentgov/decision";
 
 /// A client, with the child that it speaks to.
 pub struct McpClient {

@@ -54,7 +54,7 @@ impl FileServer {
                 format!(
                     "npx: expected {PACKAGE} from npm's registry, found an error ({}):\n{}",
                     output.status,
-                    String::from_utf8_lossy(&output.stderr).trim_end()
+                    super::end_of(&String::from_utf8_lossy(&output.stderr))
                 ),
             ));
         }

@@ -5,7 +5,6 @@ use agentgov_registry::{
     agent_history, tool_history,
 };
 use agentgov_schemas::Millis;
-use agentgov_schemas::governance::server_of;
 use agentgov_service::ExitCode;
 use serde_json::json;
 
@@ -66,7 +65,7 @@ fn select<'h>(
             && is(name, &entry.agent.agent_id)
     };
     let of_tool = |entry: &RegisteredTool| {
-        let of_server = entry.server.as_deref().or_else(|| server_of(&entry.name)).unwrap_or_default();
+        let of_server = entry.server_name();
         let is_named = is(name, &entry.name) || name.as_deref() == Some(of_server);
         of_tenant(&entry.tenant_id) && is_named && is(tool, &entry.name) && is(server, of_server)
     };

@@ -9,7 +9,6 @@ use agentgov_registry::{
     list_server_tools, tool_history,
 };
 use agentgov_schemas::Digest;
-use agentgov_schemas::governance::server_of;
 use agentgov_schemas::key::check_tenant_id;
 use agentgov_service::ExitCode;
 use serde_json::{Value, json};
@@ -130,9 +129,7 @@ fn tools_of<'h>(
     server: &'h str,
 ) -> impl Iterator<Item = &'h RegisteredTool> {
     let entries = history.last().into_iter().map(|LoggedChange { entry, .. }| entry);
-    entries.filter(move |tool| {
-        tool.tenant_id == tenant && !tool.is_server() && server_of(&tool.name) == Some(server)
-    })
+    entries.filter(move |tool| tool.tenant_id == tenant && !tool.is_server() && tool.server_name() == server)
 }
 
 fn compare_with_server(
